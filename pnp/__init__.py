@@ -1,0 +1,29 @@
+"""Plug-and-play restoration with a convergence theorem that is checked before the first iteration."""
+
+from pnp.algorithms import ADMM, PGD
+from pnp.denoisers import Channelwise, DeepinvDenoiser, Relaxed, prepare
+from pnp.guarantees import Guarantee, Refused
+from pnp.problem import Problem
+from pnp.smoothness import Smoothness, certified_smoothness
+from pnp.solve import GuaranteeViolated, Record, Run, Solution, iterate, plan, solve
+
+__all__ = [
+    "ADMM",
+    "PGD",
+    "Channelwise",
+    "DeepinvDenoiser",
+    "Guarantee",
+    "GuaranteeViolated",
+    "Problem",
+    "Record",
+    "Refused",
+    "Relaxed",
+    "Run",
+    "Smoothness",
+    "Solution",
+    "certified_smoothness",
+    "iterate",
+    "plan",
+    "prepare",
+    "solve",
+]

@@ -1,0 +1,93 @@
+"""A deblurring scene: a measurement, the physics behind it, and the part of the estimate that the measurement shows.
+
+Source of the protocol: circular convolution, noise of a fixed seed, no clipping, start from the blurred image
+[ZhangEtAl2021]. A photograph taken by a camera is not periodic: with the boundary "valid" the unknown image is larger
+than the measurement by the kernel's support, and nothing is assumed about what lies outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import deepinv
+import torch
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+from pnp.images import InputError
+
+Boundary = Literal["circular", "valid"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is to be restored.
+
+    Parameters
+    ----------
+    measurement : (1, channels, height, width).
+    physics : the blur.
+    init : first iterate, of the size of the unknown image.
+    reference : the true image if it is known, of the size of the unknown image.
+    window : rows and columns of the unknown image that lie under the measurement.
+    """
+
+    measurement: Tensor
+    physics: LinearPhysics
+    init: Tensor
+    reference: Tensor | None
+    window: tuple[slice, slice]
+
+    def visible(self, image: Tensor) -> Tensor:
+        """The part of an unknown-sized image that lies under the measurement."""
+        return image[..., self.window[0], self.window[1]]
+
+
+def simulate(reference: Tensor, kernel: Tensor, *, noise_level: float, boundary: Boundary, seed: int) -> Scene:
+    """Blur a sharp image (1, channels, height, width) and add Gaussian noise, unclipped.
+
+    Raises
+    ------
+    InputError : the kernel is larger than the image.
+    """
+    height, width = reference.shape[-2:]
+    _check_fits(kernel, height, width)
+    physics = _blur(kernel, boundary, tuple(reference.shape[1:]))
+    blurred = physics.A(reference)
+    noise = torch.randn(blurred.shape, generator=torch.Generator().manual_seed(seed))
+    return _scene(blurred + noise_level * noise, physics, kernel, boundary, reference)
+
+
+def observe(measurement: Tensor, kernel: Tensor, *, boundary: Boundary) -> Scene:
+    """Take an image (1, channels, height, width) that is blurred already as the measurement.
+
+    Raises
+    ------
+    InputError : the kernel is larger than the image.
+    """
+    _check_fits(kernel, *measurement.shape[-2:])
+    return _scene(measurement, _blur(kernel, boundary, tuple(measurement.shape[1:])), kernel, boundary, None)
+
+
+def _blur(kernel: Tensor, boundary: Boundary, shape: tuple[int, ...]) -> LinearPhysics:
+    if boundary == "circular":
+        return deepinv.physics.BlurFFT(img_size=shape, filter=kernel)
+    return deepinv.physics.Blur(filter=kernel, padding="valid", use_fft=True)
+
+
+def _scene(y: Tensor, physics: LinearPhysics, kernel: Tensor, boundary: Boundary, reference: Tensor | None) -> Scene:
+    height, width = y.shape[-2:]
+    if boundary == "circular":
+        return Scene(y, physics, y, reference, (slice(0, height), slice(0, width)))
+    rows, columns = kernel.shape[-2:]
+    top, left = (rows - 1) // 2, (columns - 1) // 2
+    padding = (left, columns - 1 - left, top, rows - 1 - top)
+    init = torch.nn.functional.pad(y, padding, mode="replicate")
+    return Scene(y, physics, init, reference, (slice(top, top + height), slice(left, left + width)))
+
+
+def _check_fits(kernel: Tensor, height: int, width: int) -> None:
+    rows, columns = kernel.shape[-2:]
+    if rows > height or columns > width:
+        raise InputError(f"the kernel ({rows} x {columns}) is larger than the image ({height} x {width})")

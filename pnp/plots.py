@@ -1,0 +1,74 @@
+"""Figures of a run: the images side by side, and the residual against its theorem. Written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from pnp.guarantees import Guarantee
+from pnp.images import atomic_path
+
+
+def comparison(path: Path, panels: list[tuple[str, Tensor]], *, kernel: Tensor | None = None) -> None:
+    """Images (1, channels, height, width) beside each other under their titles, the kernel inset in the second."""
+    height, width = panels[0][1].shape[-2:]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.2 * len(panels), 4.2 * height / width + 0.35), squeeze=False, layout="constrained"
+    )
+    for axis, (title, pixels) in zip(axes[0], panels, strict=True):
+        _show(axis, pixels)
+        axis.set_title(title, fontsize=11)
+    if kernel is not None:
+        inset = axes[0, 0 if len(panels) == 2 else 1].inset_axes((0.77, 0.75, 0.22, 0.24))
+        inset.imshow(kernel[0, 0].numpy(), cmap="gray", interpolation="nearest")
+        inset.set(xticks=[], yticks=[])
+        for spine in inset.spines.values():
+            spine.set_color("white")
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150)
+    plt.close(figure)
+
+
+def residual_plot(
+    path: Path, residuals: Tensor, *, size: int, tolerance: float, guarantee: Guarantee, distance: Tensor
+) -> None:
+    """The fixed-point residual of each image against the iteration, with the rate of the theorem.
+
+    Parameters
+    ----------
+    residuals : (iterations, batch).
+    size : entries of one image, so that the plot shows root mean squares.
+    distance : (batch,) of the start to the last iterate, which stands for the unknown distance to the fixed point.
+    """
+    steps = np.arange(1, len(residuals) + 1)
+    scale = size**0.5
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    axis.loglog(steps, residuals.cpu().numpy() / scale, color="C0", linewidth=1.8)
+    axis.lines[0].set_label("measured residual")
+    largest = float(distance.max())
+    label = r"theorem: $\sqrt{\alpha/(1-\alpha)}\;d_0/\sqrt{k}$, $d_0$ to the last iterate"
+    bound = [guarantee.residual_bound(largest, int(k) - 1) / scale for k in steps]
+    if np.isfinite(bound).all():
+        axis.loglog(steps, bound, color="C3", linestyle="--", label=label)
+    if tolerance > 0:
+        axis.axhline(tolerance, color="0.5", linestyle=":", label="tolerance")
+    axis.set(xlabel="iteration k", ylabel="root mean square over the pixels", title=f"Residual {guarantee.monotone}")
+    axis.title.set_fontsize(11)
+    axis.grid(which="both", linewidth=0.4, alpha=0.4)
+    axis.legend(frameon=False)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150)
+    plt.close(figure)
+
+
+def _show(axis: Axes, pixels: Tensor) -> None:
+    values = pixels[0].detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+    axis.imshow(values[..., 0] if values.shape[2] == 1 else values, cmap="gray", vmin=0, vmax=1)
+    axis.set_axis_off()

@@ -1,0 +1,129 @@
+"""The command line restores, tells its guarantee, and answers bad input with one line, exit code 2 and no output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pnp.cli
+from pnp.deblur import observe, simulate
+from pnp.images import read_image
+from pnp.kernels import gaussian
+
+
+@pytest.fixture
+def run(make_denoiser: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    """Run `pnp ...` in an empty folder with the small denoiser of these tests."""
+    monkeypatch.setattr(pnp.cli, "load_denoiser", lambda name: make_denoiser())
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: pnp.cli.main([str(a) for a in arguments])
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    gradient = np.linspace(0, 255, 40 * 36 * 3).reshape(40, 36, 3).astype(np.uint8)
+    Image.fromarray(gradient).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_without_arguments_the_bundled_photograph_is_restored(
+    run: object, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run("deblur")
+    printed = capsys.readouterr().out
+    for word in ("guarantee", "step_size", "averaged", "PSNR", "iterations in", "converged", "assuming"):
+        assert word in printed
+    before, after = (float(text.split()[-1]) for text in printed.split("PSNR")[1].split(" dB")[:2])
+    assert after > before + 3
+    names = {path.name for path in (tmp_path / "pnp-output").iterdir()}
+    assert names == {"restored.png", "comparison.png", "residuals.png"}
+    assert read_image(tmp_path / "pnp-output/restored.png").pixels.shape == (1, 1, 256, 256)
+    assert [path.name for path in tmp_path.iterdir()] == ["pnp-output"]
+
+
+@pytest.mark.parametrize("algorithm", ["pgd", "admm"])
+@pytest.mark.parametrize("more", [(), ("--simulate",), ("--boundary", "circular")])
+def test_a_color_photograph_keeps_its_size(run: object, photograph: Path, algorithm: str, more: tuple) -> None:
+    run("deblur", photograph, "--kernel", "uniform", "--algorithm", algorithm, "--output", "a/b", *more)
+    expected = (1, 3, 40, 36)
+    assert read_image(Path("a/b/restored.png")).pixels.shape == expected
+
+
+def test_a_photograph_can_be_denoised(run: object, photograph: Path, capsys: pytest.CaptureFixture) -> None:
+    run("denoise", photograph, "--simulate", "--noise-level", "0.1")
+    assert "PSNR" in capsys.readouterr().out
+    assert {path.name for path in Path("pnp-output").iterdir()} == {"denoised.png", "comparison.png"}
+
+
+BAD = {
+    "missing image": (("deblur", "nope.png", "--simulate"), "nope.png does not exist"),
+    "unknown blur": (("deblur", "photo.png"), "--kernel"),
+    "unknown kernel": (("deblur", "photo.png", "--kernel", "nope"), "neither a file nor one of motion"),
+    "kernel sum": (("deblur", "photo.png", "--kernel", "ones.npy"), "sums to 9"),
+    "kernel size": (("deblur", "photo.png", "--kernel", "large.npy"), "larger than the image"),
+    "step size": (("deblur", "--step-size", "2.4"), "PGD with step_size=2.4 is not covered"),
+    "negative step": (("deblur", "--step-size", "-1", "--algorithm", "admm"), "finite and positive"),
+    "noise level": (("deblur", "--noise-level", "-0.1"), "noise level -0.1"),
+    "noise level nan": (("deblur", "--noise-level", "nan"), "noise level nan"),
+    "denoiser level": (("deblur", "--denoiser-noise-level", "0.9"), "denoiser_noise_level=0.9"),
+    "tolerance": (("deblur", "--tolerance", "-1"), "tolerance"),
+    "iterations": (("deblur", "--max-iterations", "0"), "max_iterations"),
+    "output is a file": (("deblur", "--output", "photo.png"), "photo.png is a file"),
+    "text as image": (("deblur", "ones.npy", "--simulate"), "cannot be read as an image"),
+    "denoise level": (("denoise", "--noise-level", "0.9"), "denoiser_noise_level=0.9"),
+    "denoise missing": (("denoise", "nope.png"), "nope.png does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    name: str, run: object, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    np.save("ones.npy", np.ones((3, 3)))
+    np.save("large.npy", np.full((50, 50), 1 / 2500))
+    before = sorted(tmp_path.rglob("*"))
+    arguments, message = BAD[name]
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("deblur", "--algorithm", "nope"), ("deblur", "--nope")])
+def test_a_wrong_command_line_exits_with_2(run: object, arguments: tuple, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("deblur", "--help"), ("denoise", "--help")])
+def test_help_is_given(run: object, arguments: tuple, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("usage: pnp", "guarantee" if len(arguments) == 1 else "--noise-level"))
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_a_photograph_and_its_periodic_copy_are_aligned(side: int) -> None:
+    """Inside, the blur without a boundary is the periodic one, at the same pixels."""
+    sharp = torch.rand(1, 1, 30, 28, generator=torch.Generator().manual_seed(0))
+    kernel = gaussian(side, 1.5)
+    settings = {"noise_level": 0.0, "seed": 0}
+    valid = simulate(sharp, kernel, boundary="valid", **settings)
+    periodic = simulate(sharp, kernel, boundary="circular", **settings)
+    torch.testing.assert_close(valid.measurement, valid.visible(periodic.measurement), atol=1e-6, rtol=0)
+
+
+def test_an_observed_photograph_starts_from_itself() -> None:
+    y = torch.rand(1, 3, 20, 21, generator=torch.Generator().manual_seed(0))
+    scene = observe(y, gaussian(5, 1.0), boundary="valid")
+    assert scene.physics.A(scene.init).shape == y.shape
+    torch.testing.assert_close(scene.visible(scene.init), y)
