@@ -1,0 +1,198 @@
+"""Nondecreasing, slope-restricted nonlinearities: each carries its slope interval [low, high] as data.
+
+Source: the blocks need sigma nondecreasing with slope in [0, L] (docs/theorems.md, T1); an elementwise map with
+slopes in [a, 1] is (1 - a)/2-averaged (C5). Learned spline nonlinearities in convex regularizers: [Goujon2023].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from stablenet.certificate import Certificate, CertificateTree, NotCertified, rule
+from stablenet.tableaus import round_up
+
+Slopes = tuple[float, float]
+SLOPES: dict[type, Callable[[nn.Module], Slopes]] = {}
+
+
+def slope_interval(activation: nn.Module) -> Slopes:
+    """The interval (low, high) that holds every slope of an elementwise activation, by exact class.
+
+    Raises
+    ------
+    NotCertified : the class is unknown or its slopes are not bounded as set.
+    """
+    cls = type(activation)
+    if cls not in SLOPES:
+        known = ", ".join(sorted(c.__name__ for c in SLOPES))
+        raise NotCertified(f"no slope interval for the activation {cls.__name__}: known are {known}")
+    return SLOPES[cls](activation)
+
+
+def smoothness(activation: nn.Module) -> float:
+    """L, the largest slope of an activation fit for a gradient-flow block.
+
+    Raises
+    ------
+    NotCertified : the activation is unknown or can decrease.
+    """
+    low, high = slope_interval(activation)
+    if low < 0:
+        raise NotCertified(
+            f"{type(activation).__name__} has slopes in [{low:g}, {high:g}]: a gradient-flow block needs a nondecreasing "
+            "activation; use ReLU, LeakyReLU, Softplus, Tanh, Sigmoid, Clamp or LinearSpline"
+        )
+    return high
+
+
+def perspective(activation: nn.Module, u: Tensor, scale: Tensor | None) -> Tensor:
+    """s sigma(u / s): the same slopes, another scale (docs/theorems.md, T5); s > 0 broadcasts against u."""
+    if scale is None:
+        return activation(u)
+    if isinstance(activation, LinearSpline):
+        return activation(u, scale)
+    return scale * activation(u / scale)
+
+
+class Clamp(nn.Module):
+    """clamp(u, -t, t) with a learned threshold t > 0 a channel: the gradient of a Huber function, slopes in [0, 1].
+
+    Parameters
+    ----------
+    channels : size of axis 1 of the input (batch, channels, ...).
+    threshold : initial t.
+    """
+
+    def __init__(self, channels: int, *, threshold: float = 1.0) -> None:
+        super().__init__()
+        if channels < 1 or not (threshold > 0 and math.isfinite(threshold)):
+            raise ValueError(f"Clamp needs channels >= 1 and a finite threshold > 0, got {channels}, {threshold}")
+        self.log_threshold = nn.Parameter(torch.full((channels,), math.log(threshold)))
+
+    def forward(self, u: Tensor) -> Tensor:
+        t = self.log_threshold.exp().reshape(-1, *[1] * (u.ndim - 2)).to(u.dtype)
+        return torch.maximum(torch.minimum(u, t), -t)
+
+
+class LinearSpline(nn.Module):
+    """A learned nondecreasing odd linear spline a channel, flat beyond its last knot.
+
+    sigma(u) = sign(u) sum_j p_j clamp(|u| - j, 0, 1), slopes p_j = sigmoid(logit_j) in (0, 1) by construction.
+
+    Parameters
+    ----------
+    channels : size of axis 1 of the input.
+    segments : number m of unit segments on each side; the knots are 0, 1, ..., m in units of `scale`.
+
+    forward(u, scale) takes u (batch, channels, ...) and an optional scale > 0 that broadcasts against u, and gives
+    scale sigma(u / scale) in one pass.
+    """
+
+    def __init__(self, channels: int, *, segments: int = 6) -> None:
+        super().__init__()
+        if channels < 1 or segments < 1:
+            raise ValueError(f"LinearSpline needs channels >= 1 and segments >= 1, got {channels}, {segments}")
+        self.logits = nn.Parameter(torch.linspace(3.0, -3.0, segments).repeat(channels, 1))
+        self.fused = False
+
+    @property
+    def slopes(self) -> Tensor:
+        """(channels, segments), each in [0, 1]."""
+        return torch.sigmoid(self.logits)
+
+    def forward(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
+        if u.ndim < 2 or u.shape[1] % len(self.logits):
+            raise ValueError(f"LinearSpline expects axis 1 to hold {len(self.logits)} channels, got shape {tuple(u.shape)}")
+        slopes = self.slopes.repeat_interleave(u.shape[1] // len(self.logits), 0)
+        scale = torch.ones((), device=u.device) if scale is None else scale
+        if self.fused:
+            return _fused_spline()(u, scale, slopes)
+        return odd_spline(u, scale, slopes) if torch.is_grad_enabled() else _gathered_spline(u, scale, slopes)
+
+
+def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
+    """scale sign(u) sum_j p_j clamp(|u|/scale - j, 0, 1), the formula as it stands: what the compiler fuses."""
+    v = u.float() / scale
+    magnitude = v.abs()
+    value = torch.zeros_like(v)
+    for j, p in enumerate(slopes.reshape(*slopes.shape, *[1] * (u.ndim - 2)).unbind(1)):
+        value = value + p * (magnitude - j).clamp(0, 1)
+    return (value * scale * v.sign()).to(u.dtype)
+
+
+def _gathered_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
+    """The same value by one table look-up an element: the cost does not grow with the number of knots."""
+    channels, segments = slopes.shape
+    v = u / scale
+    magnitude = v.abs().clamp_(max=segments)
+    index = magnitude.long().clamp_(max=segments - 1)
+    magnitude -= index
+    knots = torch.cat([slopes.new_zeros(channels, 1), slopes.cumsum(1)[:, :-1]], 1).to(v.dtype)
+    offset = torch.arange(channels, device=u.device).mul_(segments).reshape(-1, *[1] * (u.ndim - 2))
+    index += offset
+    magnitude *= slopes.to(v.dtype).flatten().take(index)
+    magnitude += knots.flatten().take(index)
+    return (magnitude.mul_(scale).copysign_(v)).to(u.dtype)
+
+
+_FUSED: list[Callable[..., Tensor]] = []
+
+
+def _fused_spline() -> Callable[..., Tensor]:
+    if not _FUSED:
+        _FUSED.append(torch.compile(odd_spline, dynamic=False))
+    return _FUSED[0]
+
+
+def fuse(model: nn.Module, enabled: bool = True) -> None:
+    """Let the splines of a model run as one compiled kernel (needs a C++ compiler on CPU, triton on GPU)."""
+    for module in model.modules():
+        if isinstance(module, LinearSpline):
+            module.fused = enabled
+
+
+def _leaky(module: nn.LeakyReLU) -> Slopes:
+    return min(module.negative_slope, 1.0), max(module.negative_slope, 1.0)
+
+
+def _softplus(module: nn.Softplus) -> Slopes:
+    if module.threshold < 20 or module.beta <= 0:
+        raise NotCertified(
+            f"Softplus(beta={module.beta}, threshold={module.threshold}) jumps at its threshold: keep threshold >= 20 and "
+            "beta > 0"
+        )
+    return 0.0, 1.0
+
+
+def _elu(module: nn.ELU) -> Slopes:
+    if module.alpha < 0:
+        return min(module.alpha, 0.0), 1.0
+    return 0.0, max(1.0, module.alpha)
+
+
+SLOPES.update(
+    {
+        nn.ReLU: lambda module: (0.0, 1.0),
+        nn.LeakyReLU: _leaky,
+        nn.ELU: _elu,
+        nn.Softplus: _softplus,
+        nn.Tanh: lambda module: (0.0, 1.0),
+        nn.Sigmoid: lambda module: (0.0, 0.25),
+        nn.Hardtanh: lambda module: (0.0, 1.0),
+        Clamp: lambda module: (0.0, 1.0),
+        LinearSpline: lambda module: (0.0, 1.0),
+    }
+)
+
+
+@rule(*SLOPES)
+def _certify_activation(module: nn.Module) -> CertificateTree:
+    low, high = slope_interval(module)
+    lipschitz = max(abs(low), abs(high))
+    alpha = round_up((1 - Fraction(low)) / 2) if lipschitz <= 1 else None
+    return CertificateTree(type(module).__name__, Certificate(lipschitz, alpha), f"slopes in [{low:g}, {high:g}]")

@@ -1,0 +1,80 @@
+"""What stands between blocks: isometric lifts and their adjoints, all exact (a permutation or zeros).
+
+Source: conjugation E^T T E with E^T E = I keeps averagedness (docs/theorems.md, C3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stablenet.certificate import NONEXPANSIVE, CertificateTree, rule
+
+
+@dataclass(frozen=True)
+class IsometricLift:
+    """E: (batch, channels, height, width) -> zero-pad to a multiple of `scale`, pixel-unshuffle, add zero channels.
+
+    E^T E = I exactly; `adjoint` is E^T. Both only move entries or insert and drop zeros.
+
+    Raises
+    ------
+    ValueError : scale < 1 or extra_channels < 0.
+    """
+
+    scale: int = 1
+    extra_channels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scale < 1 or self.extra_channels < 0:
+            raise ValueError(f"scale must be >= 1 and extra_channels >= 0, got {self.scale} and {self.extra_channels}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        rows, columns = -height % self.scale, -width % self.scale
+        if rows or columns:
+            x = functional.pad(x, (0, columns, 0, rows))
+        if self.scale > 1:
+            x = functional.pixel_unshuffle(x, self.scale)
+        return functional.pad(x, (0, 0, 0, 0, 0, self.extra_channels)) if self.extra_channels else x
+
+    def adjoint(self, y: Tensor, size: tuple[int, int]) -> Tensor:
+        """E^T y for an image of `size` (height, width)."""
+        y = y[:, : y.shape[1] - self.extra_channels] if self.extra_channels else y
+        y = functional.pixel_shuffle(y, self.scale) if self.scale > 1 else y
+        return y[..., : size[0], : size[1]]
+
+
+class ZeroChannelLift(nn.Module):
+    """(batch, channels, ...) -> (batch, outputs, ...): zero channels are appended, an isometry."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = self.outputs - x.shape[1]
+        if missing < 0:
+            raise ValueError(f"ZeroChannelLift({self.outputs}) cannot take {x.shape[1]} channels: it never drops any")
+        return torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], 1)
+
+
+class ChannelTruncation(nn.Module):
+    """(batch, channels, ...) -> the first `outputs` channels, the adjoint of `ZeroChannelLift`."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] < self.outputs:
+            raise ValueError(f"ChannelTruncation({self.outputs}) needs at least as many channels, got {x.shape[1]}")
+        return x[:, : self.outputs]
+
+
+@rule(ZeroChannelLift, ChannelTruncation)
+def _certify(module: nn.Module) -> CertificateTree:
+    return CertificateTree(type(module).__name__, NONEXPANSIVE, "zeros are added or entries dropped")

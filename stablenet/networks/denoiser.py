@@ -1,0 +1,199 @@
+"""A denoiser that is averaged by construction, at every image size and noise level.
+
+Source: gradient-flow blocks [Sherry2024]; anchoring D_(k+1) = (1 - a_k) T_k(D_k) + a_k I keeps averagedness at any
+depth (docs/theorems.md, C6); conditioning by the perspective s sigma(./s) keeps the slopes (T5).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stablenet.activations import LinearSpline
+from stablenet.blocks.gradient_flow import GradientFlow
+from stablenet.certificate import IDENTITY, CertificateTree, certify, mix, rule
+from stablenet.enforcement import Policy, Step
+from stablenet.interlayers import IsometricLift
+from stablenet.linear import Conv2d, PolyphaseConv2d
+from stablenet.tableaus import EULER, ButcherTableau
+
+KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
+
+
+@dataclass(frozen=True)
+class DenoiserArchitecture:
+    """The shape of a `Denoiser`.
+
+    Parameters
+    ----------
+    channels : of the image, 1 (gray) or 3 (color).
+    features : outputs of each block's A, per pixel.
+    kernel_size : of A on the image; 3, 7, 11, ... with scale 2 run as polyphase convolutions.
+    blocks : how many.
+    segments : of the learned spline activations.
+    scale : of the pixel-unshuffle lift (1 or 2); extra_channels : zero channels that the lift adds.
+    averagedness : the alpha that the network keeps, in (0, 1); 0.5 makes it firmly nonexpansive.
+    anchored : blocks pulled back to the input (any depth keeps alpha); otherwise a plain composition, relaxed.
+    max_noise_level : the largest standard deviation it is conditioned on, for images in [0, 1].
+    """
+
+    channels: int = 1
+    features: int = 48
+    kernel_size: int = 7
+    blocks: int = 8
+    segments: int = 6
+    scale: int = 2
+    extra_channels: int = 0
+    averagedness: float = 0.9
+    anchored: bool = True
+    max_noise_level: float = 50 / 255
+    tableau: ButcherTableau = EULER
+    policy: Policy = Step()
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "features", "kernel_size", "blocks", "segments", "scale"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        if not 0 < self.averagedness < 1:
+            raise ValueError(f"averagedness must lie in (0, 1), got {self.averagedness}: 0.5 is firmly nonexpansive")
+        if not 0 < self.max_noise_level <= 1:
+            raise ValueError(f"max_noise_level must lie in (0, 1] for images in [0, 1], got {self.max_noise_level}")
+
+
+class Denoiser(nn.Module):
+    """D(x, sigma), averaged in x for each sigma; D(., 0) is the identity up to rounding.
+
+    forward(x, sigma): x of shape (batch, channels, height, width), an image in [0, 1] plus noise; sigma its standard
+    deviation in [0, max_noise_level], a float or a tensor of shape (batch,). Returns the same shape.
+
+    Raises
+    ------
+    ValueError : x has another shape, channel count or dtype, is empty, holds NaN or infinity; sigma is missing, out of
+        range, or of a shape that does not match the batch.
+    """
+
+    def __init__(self, architecture: DenoiserArchitecture = DenoiserArchitecture()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.architecture = a = architecture
+        self.lift = IsometricLift(a.scale, a.extra_channels)
+        self.blocks = nn.ModuleList(self._block(a) for _ in range(a.blocks))
+        inner = torch.full((a.blocks, len(KNOTS)), _logit(0.3))
+        self.anchors = nn.Parameter(inner) if a.anchored else None
+        self.log_scales = nn.Parameter(torch.full((a.blocks, len(KNOTS), a.features), -0.7))
+        self.register_buffer("knots", torch.tensor(KNOTS) * (a.max_noise_level / KNOTS[-1]), persistent=False)
+
+    @staticmethod
+    def _block(a: DenoiserArchitecture) -> GradientFlow:
+        polyphase = a.scale == 2 and a.kernel_size % 4 == 3 and not a.extra_channels
+        inputs = a.channels * (1 if polyphase else a.scale**2) + a.extra_channels
+        linear = (PolyphaseConv2d if polyphase else Conv2d)(inputs, a.features, a.kernel_size)
+        with torch.no_grad():
+            linear.weight.mul_(0.2)
+            linear.weight.sub_(0.9 * linear.weight.mean((1, 2, 3), keepdim=True))
+        spline = LinearSpline(a.features, segments=a.segments)
+        return GradientFlow(linear, spline, tableau=a.tableau, policy=a.policy, bias=False)
+
+    @property
+    def channels(self) -> int:
+        return self.architecture.channels
+
+    @property
+    def max_noise_level(self) -> float:
+        return self.architecture.max_noise_level
+
+    def anchor_weights(self) -> Tensor:
+        """a_k at each knot of the noise level, (blocks, knots) in (0, 1); the last block's at least 1 - averagedness."""
+        floor = torch.zeros(len(self.blocks), 1, device=self.anchors.device, dtype=torch.float64)
+        floor[-1] = 1 - self.architecture.averagedness + 1e-6
+        return floor + (1 - floor) * torch.sigmoid(self.anchors.double())
+
+    def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        self._check(x)
+        levels = self._noise_levels(sigma, x)
+        size = (x.shape[-2], x.shape[-1])
+        weights = self._interpolation(levels)
+        origin = self.lift(x - 0.5).contiguous(memory_format=torch.channels_last)
+        scales = (levels + 1e-7)[:, None] * torch.exp(_interpolate(weights[..., None], self.log_scales))
+        if type(self.blocks[0].linear) is PolyphaseConv2d:
+            scales = scales.repeat_interleave(4, 2)
+        scales = scales[..., None, None]
+        if self.anchors is None:
+            current = origin
+            for block, scale in zip(self.blocks, scales, strict=True):
+                current = block(current, scale)
+            current = torch.lerp(origin, current, self.architecture.averagedness)
+        else:
+            anchors = _interpolate(weights, self.anchor_weights().to(x.dtype))[..., None, None, None]
+            current = origin
+            for block, scale, anchor in zip(self.blocks, scales, anchors, strict=True):
+                current = torch.lerp(block(current, scale), origin, anchor)
+        return self.lift.adjoint(current, size) + 0.5
+
+    def _interpolation(self, levels: Tensor) -> Tensor:
+        """(batch, knots): the weights of linear interpolation between the knots of the noise level."""
+        right = torch.searchsorted(self.knots, levels, right=True).clamp_(1, len(self.knots) - 1)
+        low, high = self.knots[right - 1], self.knots[right]
+        part = ((levels - low) / (high - low)).clamp(0, 1)[:, None]
+        rows = torch.arange(len(self.knots), device=levels.device)
+        return (rows == right[:, None] - 1) * (1 - part) + (rows == right[:, None]) * part
+
+    def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != self.channels or x.numel() == 0:
+            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must have shape (batch, {self.channels}, height, width), not empty; got {shape}")
+        if x.dtype != self.log_scales.dtype:
+            raise ValueError(
+                f"x has dtype {x.dtype} but the weights are {self.log_scales.dtype}: scale images to [0, 1] and convert x with "
+                f".to({self.log_scales.dtype}), or the network with .to({x.dtype})"
+            )
+        if not self.training and not torch.isfinite(x.sum()):
+            raise ValueError("x holds NaN or infinity: check the measurement or the step that produced it")
+
+    def _noise_levels(self, sigma: float | Tensor | None, x: Tensor) -> Tensor:
+        if sigma is None:
+            raise ValueError("sigma, the noise level, is missing: a standard deviation for images in [0, 1], as 25/255")
+        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+        if levels.numel() not in (1, len(x)):
+            raise ValueError(f"sigma must be a number or hold one per image ({len(x)}), got {levels.numel()} values")
+        low, high = float(levels.min()), float(levels.max())
+        if not (low >= 0 and high <= self.max_noise_level * (1 + 1e-6)):
+            raise ValueError(
+                f"sigma must lie in [0, {self.max_noise_level:.4g}] for images in [0, 1], got {low:.4g} to {high:.4g}; a noise "
+                "level given for images in [0, 255] must be divided by 255"
+            )
+        return levels.expand(len(x)).contiguous()
+
+
+def _interpolate(weights: Tensor, table: Tensor) -> Tensor:
+    """(blocks, batch, ...) from weights (batch, knots, ...) and a table (blocks, knots, ...).
+
+    A sum of products, as a matrix product would be rounded to bf16 under autocast.
+    """
+    return (weights * table[:, None]).sum(2)
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+@rule(Denoiser)
+def _certify(denoiser: Denoiser) -> CertificateTree:
+    trees = tuple(certify(block) for block in denoiser.blocks)
+    total, a = IDENTITY, denoiser.architecture
+    if denoiser.anchors is None:
+        for tree in trees:
+            total = total.then(tree.certificate)
+        total = total.relax(a.averagedness)
+        return CertificateTree("Denoiser", total, f"composition, relaxed by {a.averagedness:g}", trees)
+    smallest = denoiser.anchor_weights().amin(1).tolist()
+    largest = denoiser.anchor_weights().amax(1).tolist()
+    for tree, low, high in zip(trees, smallest, largest, strict=True):
+        step = total.then(tree.certificate)
+        # Lipschitz and alpha are affine in the anchor weight: the worse end of its range over the noise levels
+        ends = [mix([step, IDENTITY], [1 - weight, weight]) for weight in (low, high)]
+        total = max(ends, key=lambda c: (c.lipschitz, c.averagedness if c.averagedness is not None else 2.0))
+    reason = f"anchored to the input, a >= {min(smallest):.3g}, last a >= {smallest[-1]:.6g}"
+    return CertificateTree("Denoiser", total, reason, trees)

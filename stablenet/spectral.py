@@ -1,0 +1,325 @@
+"""Spectral norms of linear layers: a power-iteration lower bound and a certified upper bound at every image size.
+
+Source: the sampled symbol with the Riesz / Ehlich-Zeller factor (docs/theorems.md, N1) [EhlichZeller1964];
+Frobenius norms of repeatedly squared Gram matrices (N2), rigorous at every step and pruned between frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LinearFunction = Callable[[Tensor], Tensor]
+CHUNK_BYTES = 256 * 2**20
+UNIT_ROUNDOFF = 2.0**-53
+
+
+class UnboundedError(TypeError):
+    """Raised when no theorem bounds the spectral norm of a layer; the message says what is covered."""
+
+
+UPPER: dict[type, Callable[[nn.Module], float]] = {}
+LINEAR: dict[type, Callable[[nn.Module], tuple[LinearFunction, tuple[int, ...]]]] = {}
+
+
+def upper_bound(module: nn.Module) -> float:
+    """A certified upper bound of the spectral norm (bias ignored), valid at every image size.
+
+    Covers torch.nn.Linear, Conv1d-3d and ConvTranspose1d-3d (zero padding of any width, circular padding of at
+    most the kernel's reach, any stride, groups, dilation) and the maps of `stablenet.linear`, by exact class.
+    Computed in float64 from the present weights and rounded outward.
+
+    Raises
+    ------
+    UnboundedError : the class has no rule, or the padding is not covered.
+    ValueError : the weights hold NaN or infinity.
+    """
+    cls = type(module)
+    if cls not in UPPER:
+        raise UnboundedError(
+            f"no spectral norm bound for {cls.__module__}.{cls.__qualname__}: covered are "
+            f"{', '.join(sorted(c.__name__ for c in UPPER))} (exact classes, without parametrizations)"
+        )
+    return UPPER[cls](module)
+
+
+def lower_bound(
+    module: nn.Module,
+    *,
+    input_shape: Sequence[int] | None = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> float:
+    """A lower bound of the spectral norm by power iteration in float64: it certifies nothing.
+
+    Parameters
+    ----------
+    input_shape : shape of one input, batch excluded; by default 32 pixels an axis. A zero-padded convolution's norm
+        grows with it.
+    tolerance : stops when the estimate changes by less than this, relatively.
+    start : a warm start of shape (1, *input_shape); random from `generator` (seed 0 when None) otherwise.
+
+    Raises
+    ------
+    UnboundedError : the class is not a known linear layer.
+    ValueError : the weights hold NaN or infinity, or tolerance or max_iterations is not positive.
+    """
+    cls = type(module)
+    if cls not in LINEAR:
+        raise UnboundedError(f"{cls.__module__}.{cls.__qualname__} is not a known linear layer")
+    if not (tolerance > 0 and max_iterations > 0):
+        raise ValueError(f"tolerance and max_iterations must be > 0, got {tolerance} and {max_iterations}")
+    function, default_shape = LINEAR[cls](module)
+    device = module.weight.device
+    if start is None:
+        generator = generator or torch.Generator(device).manual_seed(0)
+        shape = (1, *(input_shape or default_shape))
+        start = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
+    estimate, _, _ = power_iteration(function, start.double(), tolerance=tolerance, max_iterations=max_iterations)
+    if not math.isfinite(estimate):
+        raise ValueError(f"the weights of {cls.__name__} hold NaN or infinity: no norm exists; restore a checkpoint")
+    return estimate * (1 - 1e-12)
+
+
+def power_iteration(
+    function: LinearFunction,
+    start: Tensor,
+    *,
+    adjoint: LinearFunction | None = None,
+    tolerance: float,
+    max_iterations: int,
+    previous: float = 0.0,
+) -> tuple[float, Tensor, int]:
+    """Power iteration on A^T A: (the estimate |A v|, the unit vector v to warm-start from, iterations used).
+
+    `previous` is an earlier estimate for the same start: one iteration is then enough when nothing moved.
+    """
+    vector = start / start.norm().clamp_min(torch.finfo(start.dtype).tiny)
+    estimate, iteration = 0.0, 0
+    for iteration in range(1, max_iterations + 1):  # noqa: B007
+        image, back = _normal_step(function, adjoint, vector)
+        estimate = float(image.norm())
+        size = float(back.norm())
+        if size == 0 or not math.isfinite(size):
+            break
+        vector = back / size
+        if abs(estimate - previous) <= tolerance * estimate:
+            break
+        previous = estimate
+    return estimate, vector, iteration
+
+
+def _normal_step(function: LinearFunction, adjoint: LinearFunction | None, vector: Tensor) -> tuple[Tensor, Tensor]:
+    if adjoint is not None:
+        with torch.no_grad():
+            image = function(vector)
+            return image, adjoint(image)
+    with torch.enable_grad():
+        leaf = vector.detach().requires_grad_()
+        image = function(leaf)
+        (back,) = torch.autograd.grad(image, leaf, image.detach())
+    return image.detach(), back.detach()
+
+
+def matrix_upper_bound(matrix: Tensor) -> float:
+    """A certified upper bound of the largest singular value of an (m, n) matrix, tight to rounding."""
+    weight, magnitude = _normalized(matrix)
+    if magnitude == 0:
+        return 0.0
+    gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+    top = max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0)
+    # backward error of the product and of LAPACK's symmetric eigensolver, p(n) u |G| with a generous p
+    margin = 1e-12 + 64 * (len(gram) ** 1.5 + max(weight.shape)) * UNIT_ROUNDOFF
+    return magnitude * math.sqrt(top + margin * float(gram.trace())) * (1 + 1e-12)
+
+
+def convolution_upper_bound(
+    weight: Tensor,
+    *,
+    stride: Sequence[int] | int = 1,
+    groups: int = 1,
+    circular: bool = False,
+    excess: float | None = None,
+) -> float:
+    """A certified upper bound of a convolution with kernel `weight`, at every image size (docs/theorems.md, N1).
+
+    |conv| <= max over an N-point grid of sigma_1(W(theta)) * product over the axes of 1/cos(pi (k - 1)/(2 N)).
+
+    Parameters
+    ----------
+    weight : (out, in / groups, *kernel), one to three spatial axes, dilation left out (it does not matter).
+    stride : applied to the polyphase kernel; with circular padding it is ignored (a bound all the same), as the
+        polyphase form fails where the stride does not divide the image.
+    excess : the grid is chosen so that the factor is at most 1 + excess (default 0.005, 0.02 for three axes).
+
+    Raises
+    ------
+    ValueError : NaN or infinite weights, an empty kernel, or excess out of (0, 1).
+    """
+    kernel, magnitude = _normalized(weight)
+    axes = kernel.ndim - 2
+    if axes < 1:
+        raise ValueError(f"a convolution kernel has at least 3 axes, got shape {tuple(weight.shape)}")
+    excess = (0.02 if axes >= 3 else 0.005) if excess is None else excess
+    if not 0 < excess < 1:
+        raise ValueError(f"excess must lie in (0, 1), got {excess}")
+    if magnitude == 0:
+        return 0.0
+    strides = [stride] * axes if isinstance(stride, int) else list(stride)
+    if circular:
+        strides = [1] * axes
+    largest = 0.0
+    for part in kernel.chunk(groups):
+        part = _polyphase(part, strides)
+        points = [_grid_size(k, excess / axes) for k in part.shape[2:]]
+        factor = math.prod(1 / math.cos(math.pi * (k - 1) / (2 * n)) for k, n in zip(part.shape[2:], points, strict=True))
+        largest = max(largest, factor * _largest_singular_value(_symbol(part, points)))
+    return magnitude * largest * (1 + 1e-12)
+
+
+def _normalized(weight: Tensor) -> tuple[Tensor, float]:
+    """The weights in float64 divided by their largest magnitude (so that squares neither under- nor overflow)."""
+    if weight.numel() == 0:
+        raise ValueError(f"an empty weight has no spectral norm, got shape {tuple(weight.shape)}")
+    weight = weight.detach().to(device="cpu", dtype=torch.float64)
+    magnitude = float(weight.abs().max())
+    if not math.isfinite(magnitude):
+        raise ValueError("the weights hold NaN or infinity: no norm exists; restore a checkpoint")
+    return (weight / magnitude if magnitude else weight), magnitude
+
+
+def _polyphase(kernel: Tensor, strides: Sequence[int]) -> Tensor:
+    """The stride-1 kernel over pixel-unshuffled input with the same norm as the strided convolution."""
+    for axis, s in enumerate(strides, start=2):
+        if s == 1:
+            continue
+        missing = -kernel.shape[axis] % s
+        pad = [0, 0] * (kernel.ndim - 1 - axis) + [0, missing]
+        kernel = functional.pad(kernel, pad).unflatten(axis, (-1, s)).movedim(axis + 1, 2).flatten(1, 2)
+    return kernel
+
+
+def _grid_size(k: int, excess: float) -> int:
+    """The smallest even N with 1/cos(pi (k - 1)/(2 N)) <= 1 + excess."""
+    if k == 1:
+        return 1
+    n = math.ceil(math.pi * (k - 1) / (2 * math.acos(1 / (1 + excess))))
+    return n + n % 2
+
+
+def _symbol(kernel: Tensor, points: Sequence[int]):
+    """Chunks (frequencies, out, in) of W(theta) = sum_j W_j exp(-i j theta), half of the grid (the rest is conjugate)."""
+    sizes = [n // 2 + 1 if axis == 0 else n for axis, n in enumerate(points)]
+    theta = torch.cartesian_prod(
+        *[2 * math.pi * torch.arange(m, dtype=torch.float64) / n for m, n in zip(sizes, points, strict=True)]
+    ).reshape(math.prod(sizes), len(points))
+    taps = torch.cartesian_prod(*[torch.arange(k, dtype=torch.float64) for k in kernel.shape[2:]])
+    taps = taps.reshape(-1, len(points))
+    rows, columns = kernel.shape[:2]
+    flat = kernel.flatten(2).permute(2, 0, 1).reshape(len(taps), rows * columns).to(torch.complex128)
+    chunk = max(1, CHUNK_BYTES // (16 * rows * columns))
+    for part in theta.split(chunk):
+        phase = part @ taps.T
+        yield (torch.polar(torch.ones_like(phase), -phase) @ flat).reshape(-1, rows, columns)
+
+
+def _largest_singular_value(chunks) -> float:
+    """A certified upper bound of the largest singular value in batches of matrices, tight to 1e-3 (N2).
+
+    With G the Gram matrix and m = 2^p: |G^m|_F^(1/m) is above lambda_max(G), (tr G^2m / tr G^m)^(1/m) below it.
+    Matrices whose upper bound falls below the best lower bound of any are dropped.
+    """
+    upper, lower = 0.0, 0.0
+    for symbol in chunks:
+        gram = symbol @ symbol.mH if symbol.shape[1] <= symbol.shape[2] else symbol.mH @ symbol
+        if gram.shape[1] == 1:
+            upper = max(upper, float(gram.real.max()))
+            lower = max(lower, upper)
+            continue
+        top, low = _largest_eigenvalue(gram, lower)
+        upper, lower = max(upper, top), max(lower, low)
+        size = gram.shape[1]
+    size = 1 if symbol.shape[1] == 1 or symbol.shape[2] == 1 else size
+    contracted = max(symbol.shape[1:])
+    margin = 1e-12 + 64 * (size**1.5 + contracted) * UNIT_ROUNDOFF
+    return math.sqrt(upper) * (1 + margin)
+
+
+def _largest_eigenvalue(gram: Tensor, lower: float, slack: float = 2e-3) -> tuple[float, float]:
+    """Bounds (above, below) of the largest eigenvalue among positive semidefinite Hermitian matrices."""
+    norm = _frobenius(gram)
+    gram, norm = gram[norm > lower], norm[norm > lower]
+    if not len(norm):
+        return lower, lower
+    log_scale, power = torch.zeros_like(norm), 1.0
+    while True:
+        gram = gram / norm[:, None, None]
+        log_scale = log_scale + norm.log() / power
+        trace = gram.diagonal(dim1=1, dim2=2).real.sum(1)
+        lower = max(lower, float((log_scale - trace.log() / power).max().exp()) * (1 - 1e-12))
+        above = log_scale.exp()
+        keep = above >= lower
+        if float(above.max()) <= lower * (1 + slack) or power > 2**14:
+            return float(above.max()), lower
+        gram, log_scale = gram[keep], log_scale[keep]
+        gram = gram @ gram
+        norm, power = _frobenius(gram), power * 2
+
+
+def _frobenius(batch: Tensor) -> Tensor:
+    return torch.view_as_real(batch).flatten(1).norm(dim=1)
+
+
+def _reach(module: nn.Module) -> list[tuple[int, int]]:
+    """Per axis (total padding, kernel reach dilation * (k - 1))."""
+    reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    if module.padding == "same":
+        return [(r, r) for r in reach]
+    padding = [0] * len(reach) if module.padding == "valid" else list(module.padding)
+    return [(2 * p, r) for p, r in zip(padding, reach, strict=True)]
+
+
+def _convolution(module: nn.Module) -> float:
+    circular = module.padding_mode == "circular"
+    if module.padding_mode not in ("zeros", "circular"):
+        raise UnboundedError(
+            f"{type(module).__name__} has padding_mode={module.padding_mode!r}: no bound is proved for it; use 'zeros' or "
+            "'circular'"
+        )
+    if circular and any(total > reach for total, reach in _reach(module)):
+        raise UnboundedError(
+            f"circular padding {module.padding} is wider than the reach of kernel_size={tuple(module.kernel_size)}, which "
+            "repeats outputs; use padding='same'"
+        )
+    return convolution_upper_bound(module.weight, stride=module.stride, groups=module.groups, circular=circular)
+
+
+def _transposed(module: nn.Module) -> float:
+    # weight (in, out / groups, *kernel) is the kernel of the adjoint, a convolution from out to in channels
+    return convolution_upper_bound(module.weight, stride=module.stride, groups=module.groups)
+
+
+def _bias_free(module: nn.Module) -> tuple[LinearFunction, tuple[int, ...]]:
+    """The layer as a linear function in float64 and the default shape of its input."""
+    import copy
+
+    frozen = copy.deepcopy(module).double().requires_grad_(False)
+    if frozen.bias is not None:
+        frozen.bias.zero_()
+    if isinstance(module, nn.Linear):
+        return frozen, (module.in_features,)
+    return frozen, (module.in_channels, *[32] * len(module.kernel_size))
+
+
+for _axes in (1, 2, 3):
+    UPPER[getattr(nn, f"Conv{_axes}d")] = _convolution
+    UPPER[getattr(nn, f"ConvTranspose{_axes}d")] = _transposed
+UPPER[nn.Linear] = lambda module: matrix_upper_bound(module.weight)
+for _cls in tuple(UPPER):
+    LINEAR[_cls] = _bias_free

@@ -1,0 +1,1 @@
+"""Training: one loop on lightning-fabric, and a frozen recipe for each network."""

@@ -1,0 +1,76 @@
+"""Checkpoints without pickle: tensors in safetensors, scalars in its JSON header, written aside and then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that `path` holds the old bytes or the new, never half of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(aside), metadata=metadata)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises
+    ------
+    ValueError : the file is missing, truncated or no safetensors file.
+    """
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}: give an existing .safetensors file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}): fetch or write it again") from None
+
+
+def save_checkpoint(
+    path: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, recipe: str
+) -> None:
+    """The whole state of a training run after `step` steps; `recipe` is its JSON, checked on resuming."""
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    write_atomically(path, tensors, {"step": str(step), "recipe": recipe})
+
+
+def load_checkpoint(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, recipe: str) -> int:
+    """Restore a run and return the number of steps done.
+
+    Raises
+    ------
+    ValueError : the file is unreadable or belongs to another recipe (the entries that differ are named).
+    """
+    tensors, metadata = read(path)
+    if metadata.get("recipe") != recipe:
+        theirs, ours = json.loads(metadata.get("recipe", "{}")), json.loads(recipe)
+        changed = [k for k in ours if theirs.get(k) != ours[k]]
+        raise ValueError(f"{path} was written under another recipe (different: {', '.join(changed)}): use another output")
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = value
+    model.load_state_dict(groups["model"])
+    average.load_state_dict(groups["average"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in groups["optimizer"].items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["step"])

@@ -1,0 +1,191 @@
+"""The denoiser's frozen recipe: command line, checkpoint header and card are this one dataclass."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from stablenet.activations import fuse
+from stablenet.data import add_noise, as_image, random_patches
+from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
+from stablenet.training.loop import Record, Schedule, fit
+
+
+@dataclass(frozen=True)
+class DenoiserRecipe:
+    """Everything that determines a trained denoiser, data aside.
+
+    The loss is the mean over a batch of mean((D(y, s) - x)^2) / (s + 2/255)^weight_power, with s uniform in
+    [0, max_noise_level] (or always `noise_level`).
+    """
+
+    channels: int = 1
+    features: int = 48
+    kernel_size: int = 7
+    blocks: int = 8
+    segments: int = 6
+    scale: int = 2
+    averagedness: float = 0.9
+    anchored: bool = True
+    max_noise_level: float = 50 / 255
+    noise_level: float | None = None
+    """Train at this level alone instead of all levels up to the largest."""
+    patch_size: int = 48
+    batch_size: int = 16
+    weight_power: float = 1.5
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    """32-true, or bf16-mixed: convolutions in bf16, images and weights kept in float32."""
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=20000))
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 8 or self.batch_size < 1:
+            raise ValueError(f"patch_size must be >= 8 and batch_size >= 1, got {self.patch_size}, {self.batch_size}")
+        if self.noise_level is not None and not 0 < self.noise_level <= self.max_noise_level:
+            raise ValueError(f"noise_level must lie in (0, {self.max_noise_level:.4g}], got {self.noise_level}")
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"precision must be '32-true' or 'bf16-mixed', got {self.precision!r}")
+        self.architecture  # noqa: B018 - validates
+
+    @property
+    def architecture(self) -> DenoiserArchitecture:
+        names = ("channels", "features", "kernel_size", "blocks", "segments", "scale", "averagedness", "anchored")
+        return DenoiserArchitecture(**{n: getattr(self, n) for n in names}, max_noise_level=self.max_noise_level)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> DenoiserRecipe:
+        values = json.loads(text)
+        return replace(DenoiserRecipe(), **{**values, "schedule": Schedule(**values["schedule"])})
+
+
+def psnr(estimate: Tensor, clean: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB for images in [0, 1], unclipped."""
+    return float(-10 * torch.log10((estimate.double() - clean.double()).square().mean()))
+
+
+@torch.inference_mode()
+def evaluate(denoiser: nn.Module, images: Dataset, noise_levels: tuple[float, ...], *, seed: int = 0) -> dict[float, float]:
+    """Mean PSNR in dB over a dataset at each noise level; image k gets the noise of seed + k, the same at any level."""
+    device = next(denoiser.parameters()).device
+    table = {}
+    for level in noise_levels:
+        scores = []
+        for k in range(len(images)):
+            clean = as_image(images[k], denoiser.channels)[None]
+            clean = clean.float() / 255 if clean.dtype == torch.uint8 else clean.float()
+            noisy = add_noise(clean, level, torch.Generator().manual_seed(seed + k))
+            scores.append(psnr(denoiser(noisy.to(device), level).cpu(), clean))
+        table[level] = sum(scores) / len(scores)
+    return table
+
+
+def train(
+    recipe: DenoiserRecipe,
+    dataset: Dataset,
+    validation: Dataset,
+    folder: Path,
+    *,
+    fabric: Fabric | None = None,
+    fused: bool = True,
+) -> Iterator[tuple[Record, Denoiser]]:
+    """Train a denoiser, yielding (record, averaged denoiser) a step; checkpoints and log.csv go to `folder`.
+
+    Raises
+    ------
+    ValueError : images smaller than the patch, a checkpoint of another recipe, a NaN loss.
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    fabric.launch()
+    torch.manual_seed(recipe.seed)
+    model = Denoiser(recipe.architecture)
+    fuse(model, fused and _can_compile())
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        clean = random_patches(
+            dataset, count=recipe.batch_size, size=recipe.patch_size, channels=recipe.channels, generator=generator
+        )
+        level = torch.rand(len(clean), generator=generator) * recipe.max_noise_level
+        if recipe.noise_level is not None:
+            level = torch.full_like(level, recipe.noise_level)
+        noisy = add_noise(clean, level, generator)
+        clean, noisy, level = (t.to(fabric.device) for t in (clean, noisy, level))
+        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            restored = network(noisy, level)
+        error = (restored.float() - clean).square().mean((1, 2, 3))
+        return (error / (level + 2 / 255) ** recipe.weight_power).mean()
+
+    levels = (5 / 255, 15 / 255, 25 / 255, 50 / 255) if recipe.noise_level is None else (recipe.noise_level,)
+
+    def validate(average: nn.Module) -> dict[str, float]:
+        fuse(average, False)
+        return {f"psnr_{round(255 * k)}": v for k, v in evaluate(average, validation, levels).items()}
+
+    runs = fit(
+        fabric,
+        model,
+        loss,
+        recipe.schedule,
+        seed=recipe.seed,
+        validation=validate,
+        checkpoint=folder / "checkpoint.safetensors",
+        recipe=recipe.to_json(),
+    )
+    yield from _logged(runs, folder)
+
+
+def _logged(runs: Iterator[tuple[Record, Denoiser]], folder: Path) -> Iterator[tuple[Record, Denoiser]]:
+    """Append each validation to log.csv and TensorBoard (where installed)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        board = SummaryWriter(str(folder / "tensorboard"))
+    except ImportError:
+        board = None
+    total, count = 0.0, 0
+    for record, average in runs:
+        total, count = total + record.loss, count + 1
+        if record.validation:
+            row = {
+                "step": record.step,
+                "loss": total / count,
+                "learning_rate": record.learning_rate,
+            } | record.validation
+            path = folder / "log.csv"
+            fresh = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(row))
+                if fresh:
+                    writer.writeheader()
+                writer.writerow(row)
+            for name, value in row.items():
+                if board is not None and name != "step":
+                    board.add_scalar(name, value, record.step)
+            total, count = 0.0, 0
+        yield record, average
+    if board is not None:
+        board.close()
+
+
+def _can_compile() -> bool:
+    """Whether torch.compile works on this machine (it needs a C++ compiler on CPU)."""
+    from stablenet.activations import _fused_spline
+
+    try:
+        _fused_spline()(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1), torch.ones(1, 1))
+    except Exception as error:  # noqa: BLE001 - any failure of the compiler means: run unfused
+        warnings.warn(f"splines run unfused, slower: torch.compile failed with {type(error).__name__}", stacklevel=2)
+        return False
+    return True

@@ -1,0 +1,123 @@
+"""The one training loop, on lightning-fabric: step, enforce, average, validate, checkpoint.
+
+Source: enforcement after each optimizer step is [Sherry2024]; the exponential moving average of the weights is
+certified like any other weights, in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from stablenet.enforcement import enforce
+from stablenet.training.checkpoint import load_checkpoint, save_checkpoint
+
+Loss = Callable[[nn.Module, torch.Generator], Tensor]
+Validation = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps, learning rate (linear warm-up, cosine decay to 1 % of it), averaging and the pace of everything else."""
+
+    steps: int
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    average_decay: float = 0.999
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.average_decay < 1 or self.gradient_clip <= 0:
+            raise ValueError(
+                f"learning_rate and gradient_clip must be > 0 and average_decay in [0, 1), got {self.learning_rate}, "
+                f"{self.gradient_clip}, {self.average_decay}"
+            )
+
+    def rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one pass of the loop tells: validation is empty but at the steps that validate."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    validation: dict[str, float]
+
+
+def fit(
+    fabric: Fabric,
+    model: nn.Module,
+    loss: Loss,
+    schedule: Schedule,
+    *,
+    seed: int,
+    validation: Validation,
+    checkpoint: Path,
+    recipe: str,
+) -> Iterator[tuple[Record, nn.Module]]:
+    """Train `model`, yielding (record, averaged model) a step; resumes from `checkpoint` when it exists.
+
+    The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one.
+
+    Raises
+    ------
+    ValueError : the checkpoint is another recipe's, or the loss is NaN (the last checkpoint is left as it was).
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99))
+    average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
+    done = load_checkpoint(checkpoint, model, average, optimizer, recipe) if checkpoint.exists() else 0
+    wrapped, optimizer = fabric.setup(model.to(fabric.device), optimizer)
+    wrapped.train()
+    for step in range(done, schedule.steps):
+        generator = torch.Generator().manual_seed(_mixed(seed, step, fabric.global_rank))
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        value = loss(wrapped, generator)
+        optimizer.zero_grad()
+        fabric.backward(value)
+        fabric.clip_gradients(wrapped, optimizer, max_norm=schedule.gradient_clip, error_if_nonfinite=False)
+        if not math.isfinite(float(value.detach())):
+            raise ValueError(f"the loss is {float(value.detach())} at step {step}: lower the learning rate and resume")
+        optimizer.step()
+        enforce(model)
+        _average(average, model, min(schedule.average_decay, (1 + step) / (10 + step)))
+        last = step + 1 == schedule.steps
+        metrics = {}
+        if last or (step + 1) % schedule.validate_every == 0:
+            metrics = validation(average.eval())
+        if fabric.is_global_zero and (last or (step + 1) % schedule.checkpoint_every == 0):
+            save_checkpoint(checkpoint, step + 1, model, average, fabric_state(optimizer), recipe)
+        yield Record(step + 1, float(value.detach()), schedule.rate(step), metrics), average
+
+
+def _mixed(*numbers: int) -> int:
+    """One well-mixed 63-bit seed from several small numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
+def fabric_state(optimizer) -> torch.optim.Optimizer:
+    """The plain optimizer inside fabric's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for old, new in zip(average.parameters(), model.parameters(), strict=True):
+        old.lerp_(new.to(old.dtype), 1 - decay)
