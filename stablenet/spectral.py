@@ -244,36 +244,60 @@ def _largest_singular_value(chunks) -> float:
             continue
         top, low = _largest_eigenvalue(gram, lower)
         upper, lower = max(upper, top), max(lower, low)
-        size = gram.shape[1]
-    size = 1 if symbol.shape[1] == 1 or symbol.shape[2] == 1 else size
-    contracted = max(symbol.shape[1:])
-    margin = 1e-12 + 64 * (size**1.5 + contracted) * UNIT_ROUNDOFF
+    size = min(symbol.shape[1:])
+    # each singular value's square passed a product over the longer side and one squaring chain (N2)
+    margin = 1e-12 + _rounding(size, UNIT_ROUNDOFF) + 8 * max(symbol.shape[1:]) * UNIT_ROUNDOFF
     return math.sqrt(upper) * (1 + margin)
 
 
+def _rounding(size: int, unit: float) -> float:
+    """A bound of the relative error that a chain of normalized squarings adds to the largest eigenvalue (N2)."""
+    return 8 * size * (size + 4) * unit
+
+
 def _largest_eigenvalue(gram: Tensor, lower: float, slack: float = 2e-3) -> tuple[float, float]:
-    """Bounds (above, below) of the largest eigenvalue among positive semidefinite Hermitian matrices."""
+    """Bounds (above, below) of the largest eigenvalue among positive semidefinite Hermitian matrices.
+
+    A first pass in single precision, with its rounding error added, drops most of the matrices.
+    """
+    if len(gram) > 16 and _rounding(gram.shape[1], 2.0**-24) < 0.02:
+        above, below = _squarings(gram.to(torch.complex64), lower, slack, rounds=5)
+        lower = max(lower, below)
+        gram = gram[above >= lower]
+    above, lower = _squarings(gram, lower, slack, rounds=16)
+    return (float(above.max()) if len(above) else lower), lower
+
+
+def _squarings(gram: Tensor, lower: float, slack: float, *, rounds: int) -> tuple[Tensor, float]:
+    """Upper bounds of each matrix's largest eigenvalue (0 where it is known to be below `lower`) and a lower bound of all."""
+    inflation = 1 + _rounding(gram.shape[1], UNIT_ROUNDOFF if gram.dtype == torch.complex128 else 2.0**-24)
+    bounds = torch.zeros(len(gram), dtype=torch.float64)
     norm = _frobenius(gram)
-    gram, norm = gram[norm > lower], norm[norm > lower]
-    if not len(norm):
-        return lower, lower
+    alive = torch.nonzero(norm * inflation >= max(lower, 1e-300)).flatten()
+    gram, norm = gram[alive], norm[alive]
     log_scale, power = torch.zeros_like(norm), 1.0
-    while True:
-        gram = gram / norm[:, None, None]
+    for _ in range(rounds):
+        if not len(alive):
+            break
+        gram = torch.view_as_complex(torch.view_as_real(gram) * norm.reciprocal().to(gram.real.dtype)[:, None, None, None])
         log_scale = log_scale + norm.log() / power
-        trace = gram.diagonal(dim1=1, dim2=2).real.sum(1)
-        lower = max(lower, float((log_scale - trace.log() / power).max().exp()) * (1 - 1e-12))
-        above = log_scale.exp()
+        trace = gram.diagonal(dim1=1, dim2=2).real.sum(1).double()
+        lower = max(lower, float((log_scale - trace.log() / power).max().exp()) / inflation)
+        above = log_scale.exp() * inflation
+        bounds[alive] = above
+        if float(above.max()) <= lower * (1 + slack):
+            break
         keep = above >= lower
-        if float(above.max()) <= lower * (1 + slack) or power > 2**14:
-            return float(above.max()), lower
-        gram, log_scale = gram[keep], log_scale[keep]
+        bounds[alive[~keep]] = 0.0
+        if not keep.all():
+            alive, gram, log_scale = alive[keep], gram[keep], log_scale[keep]
         gram = gram @ gram
         norm, power = _frobenius(gram), power * 2
+    return bounds, lower
 
 
 def _frobenius(batch: Tensor) -> Tensor:
-    return torch.view_as_real(batch).flatten(1).norm(dim=1)
+    return torch.view_as_real(batch).flatten(1).norm(dim=1).double()
 
 
 def _reach(module: nn.Module) -> list[tuple[int, int]]:
