@@ -20,9 +20,7 @@ def main(folder: Path = Path("deblurring")) -> None:
     scene = simulate(sharp, kernel, noise_level=NOISE_LEVEL, boundary="circular", seed=0)
     denoiser = pretrained("denoiser-gray")
 
-    solution = pnp.solve(
-        pnp.PGD(), scene.measurement, scene.physics, denoiser, noise_level=NOISE_LEVEL, tolerance=TOLERANCE
-    )
+    solution = pnp.solve(pnp.PGD(), scene.measurement, scene.physics, denoiser, noise_level=NOISE_LEVEL, tolerance=TOLERANCE)
     print(solution.guarantee)
 
     before, after = psnr(scene.measurement, sharp), psnr(solution.estimate, sharp)

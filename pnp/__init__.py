@@ -3,9 +3,10 @@
 from pnp.algorithms import ADMM, PGD
 from pnp.denoisers import Channelwise, DeepinvDenoiser, Relaxed, prepare
 from pnp.guarantees import Guarantee, Refused
+from pnp.planning import Run, plan
 from pnp.problem import Problem
 from pnp.smoothness import Smoothness, certified_smoothness
-from pnp.solve import GuaranteeViolated, Record, Run, Solution, iterate, plan, solve
+from pnp.solve import GuaranteeViolated, Record, Solution, iterate, solve
 
 __all__ = [
     "ADMM",

@@ -56,7 +56,7 @@ class Deblur:
     """A bundled denoiser by name, or a file of weights."""
     step_size: Annotated[float | None, _option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
-    denoiser_noise_level: Annotated[float | None, _option("FLOAT", "sqrt(step size) times the noise level")] = None
+    denoiser_noise_level: Annotated[float | None, _option("FLOAT", "sqrt(step size)/2 times the noise level")] = None
     """Strength of the denoiser; larger is smoother."""
     tolerance: float = 1e-4
     """Stop when an iteration moves the pixels by less than this, as a root mean square."""
@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def run_deblur(command: Deblur) -> None:
@@ -191,6 +194,4 @@ def _find_kernel(name: str) -> tuple[Tensor, tuple[str, ...]]:
 
 def _check_noise_level(noise_level: float) -> None:
     if not 0 < noise_level <= 1:
-        raise InputError(
-            f"noise level {noise_level:g} is not a positive standard deviation for pixels in [0, 1], such as 0.03"
-        )
+        raise InputError(f"noise level {noise_level:g} is not a positive standard deviation for pixels in [0, 1], such as 0.03")

@@ -69,9 +69,7 @@ def deblur(
     return solution
 
 
-def denoise(
-    noisy: Tensor, denoiser: nn.Module, *, noise_level: float, reference: Tensor | None, output: Path
-) -> Tensor:
+def denoise(noisy: Tensor, denoiser: nn.Module, *, noise_level: float, reference: Tensor | None, output: Path) -> Tensor:
     """One pass of the denoiser over (1, channels, height, width); writes denoised.png and comparison.png."""
     at_level = prepare(denoiser, channels=noisy.shape[1]).at(noise_level)
     with torch.no_grad():
@@ -100,9 +98,7 @@ def check_output(folder: Path) -> None:
         raise InputError(f"the output {folder} cannot be written: {parent} is not a writable folder")
 
 
-def _compare(
-    reference: Tensor | None, before: tuple[str, Tensor], after: tuple[str, Tensor]
-) -> list[tuple[str, Tensor]]:
+def _compare(reference: Tensor | None, before: tuple[str, Tensor], after: tuple[str, Tensor]) -> list[tuple[str, Tensor]]:
     """The panels of the figure, with the PSNR of both (unclipped, peak 1) where the truth is known, also printed."""
     if reference is None:
         return [before, after]

@@ -1,7 +1,7 @@
 """A deblurring scene: a measurement, the physics behind it, and the part of the estimate that the measurement shows.
 
 Source of the protocol: circular convolution, noise of a fixed seed, no clipping, start from the blurred image
-[ZhangEtAl2021]. A photograph taken by a camera is not periodic: with the boundary "valid" the unknown image is larger
+[Zhang2021]. A photograph taken by a camera is not periodic: with the boundary "valid" the unknown image is larger
 than the measurement by the kernel's support, and nothing is assumed about what lies outside.
 """
 

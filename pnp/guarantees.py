@@ -109,9 +109,7 @@ def largest_relaxation(certificate: Certificate, target: Fraction = Fraction(1, 
     return weight
 
 
-def proximal_gradient(
-    certificate: Certificate, smoothness: float, *, step_size: float, relaxation: float = 1.0
-) -> Guarantee:
+def proximal_gradient(certificate: Certificate, smoothness: float, *, step_size: float, relaxation: float = 1.0) -> Guarantee:
     """x+ = D(x - gamma grad f(x)) converges for D averaged and 0 < gamma < 2/L. [CombettesYamada2015]
 
     The gradient step is (gamma L/2)-averaged; composed with an alpha-averaged D by phi(alpha) = alpha/(1 - alpha),
@@ -128,8 +126,8 @@ def proximal_gradient(
     ------
     Refused : gamma is outside (0, 2/L), or the relaxed denoiser is not averaged.
     """
-    check_step_size("PGD", step_size)
     denoiser = relaxed("PGD", certificate, relaxation)
+    check_step_size("PGD", step_size)
     half = Fraction(step_size) * Fraction(smoothness) / 2
     if half >= 1:
         raise Refused(
@@ -184,8 +182,8 @@ def douglas_rachford(
     ------
     Refused : the relaxed denoiser is not firmly nonexpansive, or gamma is not a finite positive number.
     """
-    check_step_size("ADMM", step_size)
     denoiser = relaxed("ADMM", certificate, relaxation)
+    check_step_size("ADMM", step_size)
     if not denoiser.is_firmly_nonexpansive:
         raise Refused(
             f"ADMM with relaxation={relaxation:g} is not covered: the denoiser's averagedness <= "

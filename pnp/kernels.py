@@ -1,7 +1,7 @@
 """Blur kernels by name or from a file: nonnegative, sum 1, (1, 1, height, width).
 
-Sources: uniform 9x9 and Gaussian 25x25 of standard deviation 1.6 are those of the protocol of [ZhangEtAl2021]; the
-motion kernel is drawn by deepinv's generator [SchulerEtAl2015], see data/kernels/README.md.
+Sources: uniform 9x9 and Gaussian 25x25 of standard deviation 1.6 are those of the protocol of [Zhang2021]; the
+motion kernel is drawn by deepinv's generator [Schuler2015], see data/kernels/README.md.
 """
 
 from __future__ import annotations

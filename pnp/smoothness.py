@@ -15,6 +15,7 @@ import torch
 from deepinv.physics import LinearPhysics
 
 from pnp.guarantees import Refused
+from stablenet.spectral import convolution_upper_bound
 
 _COVERED_PADDINGS = ("valid", "circular", "constant", "zeros")
 _OPERATOR_METHODS = {"A", "A_adjoint", "A_adjoint_A", "A_A_adjoint", "U", "U_adjoint", "V", "V_adjoint", "prox_l2"}
@@ -103,11 +104,13 @@ def _blur(physics: deepinv.physics.Blur) -> Smoothness:
 
 @rule(deepinv.physics.Downsampling)
 def _downsampling(physics: deepinv.physics.Downsampling) -> Smoothness:
-    """|S H| <= |S| |H| = |H|: keeping one sample in s does not increase the norm."""
+    """A strided convolution where that is exact; on a torus, whose size s may not divide, |S H| <= |S| |H| = |H|."""
     if physics.filter is None:
         return Smoothness(1.0, "keeping one sample of several has norm 1")
     _check_padding(physics)
-    return Smoothness(_squared(kernel_norm_bound(physics.filter)), "|h|^2 of the filter, before subsampling")
+    stride = 1 if physics.padding == "circular" else physics.factor
+    bound = _squared(kernel_norm_bound(physics.filter, stride=stride))
+    return Smoothness(bound, "|h|^2 of the filter" + (" before subsampling" if stride == 1 else ", subsampled"))
 
 
 def _check_padding(physics: deepinv.physics.Blur | deepinv.physics.Downsampling) -> None:
@@ -118,31 +121,30 @@ def _check_padding(physics: deepinv.physics.Blur | deepinv.physics.Downsampling)
         )
 
 
-def kernel_norm_bound(kernel: torch.Tensor, *, grid: int = 1024) -> float:
+def kernel_norm_bound(kernel: torch.Tensor, *, stride: int = 1) -> float:
     """An upper bound of |x -> h * x| for valid, zero or circular padding, at every image size.
 
-    The smaller of sum |h| (Young) and max over the grid of |h^| times 1/cos(pi (k - 1)/(2 N)) per axis
-    (docs/theorems.md, N1). For a nonnegative kernel sum |h| is the exact norm on a torus.
+    The smaller of sum |h| (Young), which is the exact norm of a nonnegative kernel on a torus, and the bound of
+    `stablenet.spectral.convolution_upper_bound` (docs/theorems.md, N1).
 
     Parameters
     ----------
-    kernel : (..., height, width) or (batch, channels, depth, height, width), real; one norm per leading index, the
-        largest is returned, since each channel of each image is filtered by itself.
-    grid : N, samples per axis; raised to 16 times the kernel's side if that is more.
+    kernel : (batch, channels, height, width) or with a depth before the height, real; each channel of each image is
+        filtered by itself, so that the largest of their norms is returned.
+    stride : of the samples that are kept, for valid or zero padding; 1 bounds every stride.
+
+    Raises
+    ------
+    ValueError : complex, NaN or infinite entries.
     """
     if kernel.is_complex() or not bool(torch.isfinite(kernel).all()):
         raise ValueError("a filter must be real, without NaN or infinite values")
-    values = kernel.detach().double().cpu()
-    axes = tuple(range(2, values.ndim)) if values.ndim > 2 else tuple(range(values.ndim))
-    young = values.abs().sum(axes).max()
-    bound = young
-    if len(axes) == 2 and bool((values < 0).any()):
-        side = max(grid, 16 * max(values.shape[-2:]))
-        symbol = torch.fft.rfft2(values, s=(side, side)).abs().amax()
-        factor = math.prod(1 / math.cos(math.pi * (k - 1) / (2 * side)) for k in values.shape[-2:])
-        bound = torch.minimum(young, symbol * factor)
-    rounding = torch.finfo(torch.float64).eps * values[0].numel() if values.ndim else 0.0
-    return float(bound) * (1 + 4 * rounding)
+    single = kernel.detach().double().cpu().flatten(0, 1).unsqueeze(1)
+    axes = tuple(range(1, single.ndim))
+    young = float(single.abs().sum(axes).max()) * (1 + torch.finfo(torch.float64).eps * single[0].numel())
+    if stride == 1 and not bool((single < 0).any()):
+        return young
+    return min(young, convolution_upper_bound(single, stride=stride, groups=len(single)))
 
 
 def _squared(norm: float) -> float:

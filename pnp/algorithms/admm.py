@@ -1,4 +1,4 @@
-"""Plug-and-play ADMM, which is Douglas-Rachford splitting in t = u + z [BauschkeCombettes2017; RyuEtAl2019].
+"""Plug-and-play ADMM, which is Douglas-Rachford splitting in t = u + z [BauschkeCombettes2017; Ryu2019].
 
 With u = prox_(gamma f)(x - z), x+ = D(u + z), z+ = z + u - x+, the variable t = u + z obeys
 t+ = t + prox_(gamma f)(2 D(t) - t) - D(t). The theorem speaks of t; x = D(t) is the estimate.
@@ -36,17 +36,17 @@ class ADMM:
     def settle(self, smoothness: float, certificate: Certificate, noise_level: float, max_noise_level: float) -> ADMM:
         """These settings with every None replaced by a value for which the theorem holds."""
         step_size, relaxation = self.step_size, self.relaxation
-        if step_size is None:
-            step_size = min(
-                STEP_SIZE / smoothness if smoothness else 1.0, largest_step_size(noise_level, max_noise_level)
-            )
         if relaxation is None:
             relaxation = min(1.0, largest_relaxation(certificate)) or 1.0
+        if step_size is None:
+            step_size = min(
+                STEP_SIZE / smoothness if smoothness else 1.0, largest_step_size(relaxation, noise_level, max_noise_level)
+            )
         return replace(self, step_size=step_size, relaxation=relaxation)
 
     def denoiser_noise_level(self, noise_level: float) -> float:
         """The sigma given to the denoiser when the caller does not choose one."""
-        return denoiser_level(self.step_size, noise_level)
+        return denoiser_level(self.step_size, self.relaxation, noise_level)
 
     def guarantee(self, certificate: Certificate, problem: Problem) -> Guarantee:
         return douglas_rachford(

@@ -1,4 +1,4 @@
-"""Plug-and-play proximal gradient: x+ = D(x - gamma grad f(x)) [VenkatakrishnanEtAl2013; CombettesYamada2015]."""
+"""Plug-and-play proximal gradient: x+ = D(x - gamma grad f(x)) [Venkatakrishnan2013; CombettesYamada2015]."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class PGD:
     def settle(self, smoothness: float, certificate: Certificate, noise_level: float, max_noise_level: float) -> PGD:
         """These settings with every None replaced by a value for which the theorem holds."""
         step_size, relaxation = self.step_size, self.relaxation
+        if relaxation is None:
+            relaxation = 1.0 if certificate.is_averaged else largest_relaxation(certificate) or 1.0
         if step_size is None:
             step_size = min(
                 2 * FRACTION_OF_LIMIT / smoothness if smoothness else math.inf,
-                largest_step_size(noise_level, max_noise_level),
+                largest_step_size(relaxation, noise_level, max_noise_level),
             )
-        if relaxation is None:
-            relaxation = 1.0 if certificate.is_averaged else largest_relaxation(certificate) or 1.0
         return replace(self, step_size=step_size, relaxation=relaxation)
 
     def denoiser_noise_level(self, noise_level: float) -> float:
         """The sigma given to the denoiser when the caller does not choose one."""
-        return denoiser_level(self.step_size, noise_level)
+        return denoiser_level(self.step_size, self.relaxation, noise_level)
 
     def guarantee(self, certificate: Certificate, problem: Problem) -> Guarantee:
         return proximal_gradient(certificate, problem.smoothness, step_size=self.step_size, relaxation=self.relaxation)

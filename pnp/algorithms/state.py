@@ -14,17 +14,21 @@ from pnp.problem import Problem
 from stablenet.certificate import Certificate
 
 Denoise = Callable[[Tensor], Tensor]
-STRENGTH = 1.0
+STRENGTH = 0.5
 
 
-def denoiser_level(step_size: float, noise_level: float) -> float:
-    """c sqrt(gamma) noise: descending f/noise^2 + R with the step gamma noise^2 denoises at sqrt(gamma) noise."""
-    return STRENGTH * math.sqrt(step_size) * noise_level
+def denoiser_level(step_size: float, relaxation: float, noise_level: float) -> float:
+    """sigma = c sqrt(gamma/l) noise.
+
+    Descending f/noise^2 + R with the step gamma noise^2 denoises with the variance gamma noise^2, of which the
+    relaxed denoiser (1 - l) I + l D does the part l. c = 1/2 restored best over noise levels 0.01 to 0.05.
+    """
+    return STRENGTH * math.sqrt(step_size / relaxation) * noise_level
 
 
-def largest_step_size(noise_level: float, max_noise_level: float) -> float:
-    """The step size at which `denoiser_level` reaches the end of the denoiser's range, rounded down."""
-    return (0.999 * max_noise_level / (STRENGTH * noise_level)) ** 2
+def largest_step_size(relaxation: float, noise_level: float, max_noise_level: float) -> float:
+    """The step size at which `denoiser_level` comes to the end of the denoiser's range."""
+    return relaxation * (0.999 * max_noise_level / (STRENGTH * noise_level)) ** 2
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,7 @@ class Algorithm(Protocol):
     @property
     def relaxation(self) -> float | None: ...
 
-    def settle(
-        self, smoothness: float, certificate: Certificate, noise_level: float, max_noise_level: float
-    ) -> Algorithm: ...
+    def settle(self, smoothness: float, certificate: Certificate, noise_level: float, max_noise_level: float) -> Algorithm: ...
 
     def denoiser_noise_level(self, noise_level: float) -> float: ...
 

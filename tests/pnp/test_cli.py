@@ -13,6 +13,9 @@ import pnp.cli
 from pnp.deblur import observe, simulate
 from pnp.images import read_image
 from pnp.kernels import gaussian
+from stablenet.certificate import certify
+from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
+from stablenet.pretrained import load, save
 
 
 @pytest.fixture
@@ -93,6 +96,42 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A small denoiser of stablenet, untrained, saved with its card."""
+    torch.manual_seed(0)
+    network = Denoiser(DenoiserArchitecture(features=4, kernel_size=3, blocks=2))
+    save(network, tmp_path / "small.safetensors")
+    return tmp_path / "small.safetensors"
+
+
+@pytest.mark.parametrize("algorithm", ["pgd", "admm"])
+def test_weights_of_ones_own_are_certified_and_used(
+    weights: Path, photograph: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(weights.parent)
+    arguments = ["deblur", str(photograph), "--kernel", "uniform", "--algorithm", algorithm, "--denoiser", str(weights)]
+    pnp.cli.main(arguments)
+    printed = capsys.readouterr().out
+    assert str(certify(load(weights)).certificate) in printed and "run          converged" in printed
+
+
+@pytest.mark.parametrize("name", ["small.safetensors", "no-such-denoiser", "missing.safetensors"])
+def test_changed_or_missing_weights_are_refused(
+    name: str, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(weights.parent)
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+        pnp.cli.main(["deblur", "--denoiser", name])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and name in error
+    assert not (weights.parent / "pnp-output").exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("deblur", "--algorithm", "nope"), ("deblur", "--nope")])

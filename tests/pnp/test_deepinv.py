@@ -55,9 +55,7 @@ def test_the_iterates_agree(
     torch.testing.assert_close(ours.estimate, theirs, atol=1e-5, rtol=0)
 
 
-def test_deepinv_diverges_where_we_refuse(
-    measurement: Tensor, physics: deepinv.physics.BlurFFT, denoiser: nn.Module
-) -> None:
+def test_deepinv_diverges_where_we_refuse(measurement: Tensor, physics: deepinv.physics.BlurFFT, denoiser: nn.Module) -> None:
     """Beyond 2/L the unguarded iteration grows; the guarded one does not start."""
     free = deepinv.optim.PGD(
         data_fidelity=deepinv.optim.L2(),

@@ -14,13 +14,11 @@ def linear(factor: float) -> deepinv.physics.LinearPhysics:
     return deepinv.physics.LinearPhysics(A=lambda x: factor * x, A_adjoint=lambda y: factor * y)
 
 
-def test_gradient_and_prox_agree_with_the_normal_equations(
-    measurement: Tensor, physics: deepinv.physics.BlurFFT
-) -> None:
+def test_gradient_and_prox_agree_with_the_normal_equations(measurement: Tensor, physics: deepinv.physics.BlurFFT) -> None:
     problem = pnp.Problem(measurement, physics)
     v = torch.rand(measurement.shape, generator=torch.Generator().manual_seed(5))
     p, error = problem.prox(v, 3.0)
-    assert float(error.max()) == 0
+    assert float(error.max()) < 1e-4
     torch.testing.assert_close(p + 3.0 * problem.gradient(p), v, atol=1e-5, rtol=0)
     x = v.clone().requires_grad_(True)
     (0.5 * ((physics.A(x) - measurement) ** 2).sum()).backward()

@@ -45,6 +45,18 @@ CASES = {
         (1, 8, 8),
         5.0,
     ),
+    "downsampling_valid": (
+        lambda: deepinv.physics.Downsampling((1, 12, 12), filter=random_kernel(3, 3), factor=2, padding="valid"),
+        (1, 12, 12),
+        0.2,
+    ),
+    "downsampling_signed": (
+        lambda: deepinv.physics.Downsampling(
+            (1, 12, 12), filter=random_kernel(5, 4, signed=True), factor=3, padding="constant"
+        ),
+        (1, 12, 12),
+        0.6,
+    ),
     "decimation": (lambda: deepinv.physics.Downsampling((1, 8, 8), filter=None, factor=2), (1, 8, 8), 1e-12),
 }
 

@@ -93,9 +93,7 @@ def test_images_of_a_batch_do_not_feel_each_other(algorithm: object, denoiser: n
     assert bool(together.converged_per_image.all())
 
 
-def test_color_is_restored_by_a_gray_denoiser(
-    algorithm: object, denoiser: nn.Module, image: Tensor, kernel: Tensor
-) -> None:
+def test_color_is_restored_by_a_gray_denoiser(algorithm: object, denoiser: nn.Module, image: Tensor, kernel: Tensor) -> None:
     color = torch.cat([image, 0.7 * image, 1 - image], dim=1)
     physics = deepinv.physics.BlurFFT(img_size=(3, 48, 48), filter=kernel)
     together = pnp.solve(algorithm, physics.A(color), physics, denoiser, noise_level=0.02, max_iterations=20)
@@ -143,6 +141,15 @@ def test_admm_relaxes_by_itself_and_refuses_to_be_told_otherwise(
         pnp.solve(pnp.ADMM(relaxation=1.0), measurement, physics, strong, noise_level=0.03)
 
 
+@pytest.mark.parametrize("relaxation", [0.0, -0.5, math.nan])
+def test_a_relaxation_that_is_none_is_refused(
+    relaxation: float, measurement: Tensor, physics: deepinv.physics.BlurFFT, denoiser: nn.Module
+) -> None:
+    for algorithm in (pnp.PGD(relaxation=relaxation), pnp.ADMM(relaxation=relaxation)):
+        with pytest.raises(pnp.Refused, match="relaxation must be positive"):
+            pnp.solve(algorithm, measurement, physics, denoiser, noise_level=0.03)
+
+
 def test_pgd_relaxes_a_merely_nonexpansive_denoiser(
     measurement: Tensor, physics: deepinv.physics.BlurFFT, make_denoiser: type
 ) -> None:
@@ -157,9 +164,7 @@ def test_strong_noise_keeps_the_default_within_the_range_of_the_denoiser(
     assert solution.denoiser_noise_level <= denoiser.max_noise_level
 
 
-def test_a_false_certificate_is_caught(
-    algorithm: object, measurement: Tensor, physics: deepinv.physics.BlurFFT
-) -> None:
+def test_a_false_certificate_is_caught(algorithm: object, measurement: Tensor, physics: deepinv.physics.BlurFFT) -> None:
     with pytest.raises(pnp.GuaranteeViolated, match=r"image 0 rose from .* at iteration \d+"):
         pnp.solve(algorithm, measurement, physics, Liar(), noise_level=0.03)
 
@@ -211,6 +216,7 @@ def test_records_are_yielded_and_the_caller_may_stop(
     )
     assert seen == [1, 2, 3, 4]
     for record in pnp.iterate(pnp.plan(pnp.PGD(), measurement, physics, denoiser, noise_level=0.03)):
+        assert torch.is_grad_enabled()
         if record.iteration == 2:
             break
     assert record.state.estimate.shape == measurement.shape
