@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stablenet.activations import LinearSpline
 from stablenet.blocks.gradient_flow import GradientFlow
 from stablenet.certificate import IDENTITY, CertificateTree, certify, mix, rule
-from stablenet.enforcement import Policy, Step
+from stablenet.enforcement import Policy, Rescale
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.tableaus import EULER, ButcherTableau
@@ -51,7 +51,7 @@ class DenoiserArchitecture:
     anchored: bool = True
     max_noise_level: float = 50 / 255
     tableau: ButcherTableau = EULER
-    policy: Policy = Step()
+    policy: Policy = Rescale()
 
     def __post_init__(self) -> None:
         for name in ("channels", "features", "kernel_size", "blocks", "segments", "scale"):

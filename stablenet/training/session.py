@@ -32,6 +32,8 @@ class TrainDenoiser:
     """File names to leave out of training, as 12003.jpg."""
     output: Path = Path("runs/denoiser")
     """Where checkpoint, log.csv, weights and card go."""
+    name: str = "denoiser"
+    """Of the weights: OUTPUT/NAME.safetensors with OUTPUT/NAME.json, their card."""
     card: Path | None = None
     """Repeat the recipe of this card (a .json beside weights); the other recipe flags are then ignored."""
     devices: int = 1
@@ -66,7 +68,7 @@ def run(command: TrainDenoiser) -> Path:
     held_out = open_images(command.validation, recipe.channels) if command.validation else images
     held_out = Subset(held_out, range(min(command.validation_count, len(held_out))))
     fabric = Fabric(accelerator="auto", devices=command.devices)
-    target = command.output / "denoiser.safetensors"
+    target = command.output / f"{command.name}.safetensors"
     with Progress(disable=None) as progress:
         bar = progress.add_task("training", total=recipe.schedule.steps)
         for record, average in train(recipe, images, held_out, command.output, fabric=fabric, fused=command.fused):
