@@ -56,7 +56,7 @@ class Deblur:
     """A bundled denoiser by name, or a file of weights."""
     step_size: Annotated[float | None, _option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
-    denoiser_noise_level: Annotated[float | None, _option("FLOAT", "sqrt(step size)/2 times the noise level")] = None
+    denoiser_noise_level: Annotated[float | None, _option("FLOAT", "chosen for the noise level and the step size")] = None
     """Strength of the denoiser; larger is smoother."""
     tolerance: float = 1e-4
     """Stop when an iteration moves the pixels by less than this, as a root mean square."""

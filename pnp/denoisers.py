@@ -16,7 +16,7 @@ import stablenet.certificate
 from pnp.guarantees import Refused
 from stablenet.certificate import Certificate, CertificateTree, NotCertified
 
-PIXEL_LIMIT = 1.0
+DEFAULT_MAX_NOISE_LEVEL = 1.0
 
 
 class Relaxed(nn.Module):
@@ -158,7 +158,7 @@ def prepare(denoiser: nn.Module, *, channels: int) -> PreparedDenoiser:
         raise TypeError(f"a denoiser must be a torch.nn.Module, got {type(denoiser).__name__}")
     denoiser.eval().requires_grad_(False)
     expected = getattr(denoiser, "channels", None)
-    max_noise_level = float(getattr(denoiser, "max_noise_level", PIXEL_LIMIT))
+    max_noise_level = float(getattr(denoiser, "max_noise_level", DEFAULT_MAX_NOISE_LEVEL))
     module = denoiser
     if expected == 1 and channels != 1:
         module = Channelwise(denoiser)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,9 +88,9 @@ def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
     try:
-        if path.read_bytes()[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return _decode_tiff(path)
-        return _decode_other(path)
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+            return _decode_tiff(path) if tiff else _decode_other(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise

@@ -98,7 +98,7 @@ def solve(
     physics : a linear deepinv physics A.
     denoiser : a certified module, called as denoiser(x, sigma); it is put in evaluation mode and frozen.
     noise_level : standard deviation of the measurement's noise, for images in [0, 1]; > 0.
-    denoiser_noise_level : sigma of the denoiser; None takes sqrt(step_size / relaxation) / 2 times noise_level.
+    denoiser_noise_level : sigma of the denoiser; None takes 0.55 sqrt(step_size / relaxation) noise_level.
     init : first iterate, of the shape of the images; None takes the measurement or A^T y.
     smoothness : an upper bound of |A|^2 for a physics that has no rule.
     tolerance : an image has converged when its residual, as a root mean square over its entries, is at most this.

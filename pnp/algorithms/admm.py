@@ -15,7 +15,7 @@ from pnp.guarantees import Guarantee, douglas_rachford, largest_relaxation
 from pnp.problem import Problem
 from stablenet.certificate import Certificate
 
-STEP_SIZE = 4.0
+STEP_SIZE = 2.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ADMM:
 
     Parameters
     ----------
-    step_size : gamma > 0, any; None takes 4/L (the larger, the more a step trusts the data), or less where the noise
+    step_size : gamma > 0, any; None takes 2/L (the larger, the more a step trusts the data), or less where the noise
         is so strong that the denoiser's range asks for it.
     relaxation : l, the denoiser used is (1 - l) I + l D; None takes 1 for a firmly nonexpansive denoiser, else the
         largest l that makes it firmly nonexpansive, 1/(2 alpha). It sets the strength of the prior.

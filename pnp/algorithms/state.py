@@ -14,14 +14,15 @@ from pnp.problem import Problem
 from stablenet.certificate import Certificate
 
 Denoise = Callable[[Tensor], Tensor]
-STRENGTH = 0.5
+STRENGTH = 0.55
 
 
 def denoiser_level(step_size: float, relaxation: float, noise_level: float) -> float:
     """sigma = c sqrt(gamma/l) noise.
 
     Descending f/noise^2 + R with the step gamma noise^2 denoises with the variance gamma noise^2, of which the
-    relaxed denoiser (1 - l) I + l D does the part l. c = 1/2 restored best over noise levels 0.01 to 0.05.
+    relaxed denoiser (1 - l) I + l D does the part l. c = 0.55 suits both smooth and textured photographs, at noise
+    levels 0.01 to 0.05.
     """
     return STRENGTH * math.sqrt(step_size / relaxation) * noise_level
 
