@@ -187,9 +187,18 @@ def _positive(**values: int) -> None:
 
 
 def _bound_convolution(module: _Convolution) -> float:
+    circular = module.padding_mode == "circular"
+    if circular and 2 * module.padding > module.dilation * (module.kernel_size - 1):
+        raise spectral.UnboundedError(f"circular padding {module.padding} is wider than the kernel's reach: outputs repeat")
     return spectral.convolution_upper_bound(
-        module.weight, stride=module.stride, groups=module.groups, circular=module.padding_mode == "circular"
+        module.weight, stride=module.stride, dilation=module.dilation, groups=module.groups, circular=circular
     )
+
+
+def _bound_polyphase(module: PolyphaseConv2d) -> float:
+    if not torch.equal(module.index.cpu(), module._index()):
+        raise spectral.UnboundedError("the tap table of a PolyphaseConv2d was changed: build the module anew")
+    return spectral.convolution_upper_bound(module.weight)
 
 
 def _as_function(module: nn.Module):
@@ -201,7 +210,7 @@ def _as_function(module: nn.Module):
 for _cls in (Conv1d, Conv2d, Conv3d):
     spectral.UPPER[_cls] = _bound_convolution
 spectral.UPPER[Dense] = lambda module: spectral.matrix_upper_bound(module.weight)
-spectral.UPPER[PolyphaseConv2d] = lambda module: spectral.convolution_upper_bound(module.weight)
+spectral.UPPER[PolyphaseConv2d] = _bound_polyphase
 MAPS = (Dense, Conv1d, Conv2d, Conv3d, PolyphaseConv2d)
 for _cls in MAPS:
     spectral.LINEAR[_cls] = _as_function

@@ -143,6 +143,7 @@ def convolution_upper_bound(
     weight: Tensor,
     *,
     stride: Sequence[int] | int = 1,
+    dilation: Sequence[int] | int = 1,
     groups: int = 1,
     circular: bool = False,
     excess: float | None = None,
@@ -153,7 +154,9 @@ def convolution_upper_bound(
 
     Parameters
     ----------
-    weight : (out, in / groups, *kernel), one to three spatial axes, dilation left out (it does not matter).
+    weight : (out, in / groups, *kernel), one to three spatial axes, not dilated.
+    dilation : it matters only with a stride: their common divisor g splits the input into sublattices, on each of which
+        the stride is stride / g.
     stride : applied to the polyphase kernel; with circular padding it is ignored (a bound all the same), as the
         polyphase form fails where the stride does not divide the image.
     excess : the grid is chosen so that the factor is at most 1 + excess (default 0.005, 0.02 for three axes).
@@ -172,8 +175,8 @@ def convolution_upper_bound(
     if magnitude == 0:
         return 0.0
     strides = [stride] * axes if isinstance(stride, int) else list(stride)
-    if circular:
-        strides = [1] * axes
+    dilations = [dilation] * axes if isinstance(dilation, int) else list(dilation)
+    strides = [1 if circular else s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     largest = 0.0
     for part in kernel.chunk(groups):
         part = _polyphase(part, strides)
@@ -321,12 +324,14 @@ def _convolution(module: nn.Module) -> float:
             f"circular padding {module.padding} is wider than the reach of kernel_size={tuple(module.kernel_size)}, which "
             "repeats outputs; use padding='same'"
         )
-    return convolution_upper_bound(module.weight, stride=module.stride, groups=module.groups, circular=circular)
+    return convolution_upper_bound(
+        module.weight, stride=module.stride, dilation=module.dilation, groups=module.groups, circular=circular
+    )
 
 
 def _transposed(module: nn.Module) -> float:
     # weight (in, out / groups, *kernel) is the kernel of the adjoint, a convolution from out to in channels
-    return convolution_upper_bound(module.weight, stride=module.stride, groups=module.groups)
+    return convolution_upper_bound(module.weight, stride=module.stride, dilation=module.dilation, groups=module.groups)
 
 
 def _bias_free(module: nn.Module) -> tuple[LinearFunction, tuple[int, ...]]:
