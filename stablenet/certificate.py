@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import nn
 
 from stablenet.tableaus import round_up
@@ -110,8 +112,8 @@ class Certificate:
 
 
 def _up(value: float) -> str:
-    """Six decimals, rounded up, so that what is printed is still a bound."""
-    return f"{math.ceil(Fraction(value) * 10**6) / 10**6:.6g}"
+    """Six digits, rounded up, so that what is printed is still a bound."""
+    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(Decimal(value))):.6g}"
 
 
 IDENTITY = Certificate(1.0, 0.0)
@@ -199,8 +201,9 @@ def certify(module: nn.Module) -> CertificateTree:
 
     Raises
     ------
-    NotCertified : a module has no rule for its exact class, or carries hooks, an overridden forward or a
+    NotCertified : a module has no rule for its exact class, or carries hooks, an overridden method or a
         parametrization, which no rule can see through.
+    ValueError : a parameter is NaN or infinite.
     """
     cls = type(module)
     if cls not in _RULES:
@@ -210,12 +213,25 @@ def certify(module: nn.Module) -> CertificateTree:
             f"no certificate rule for {cls.__module__}.{cls.__qualname__}{hint}: register one with "
             f"@stablenet.certificate.rule({cls.__name__}) or use a module that has one"
         )
-    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
-        raise NotCertified(
-            f"{cls.__name__} carries forward hooks or a replaced forward, so its rule would not speak of what it "
-            "computes: remove them"
-        )
+    require_unaltered(module)
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"{cls.__name__}.{name} holds NaN or infinity: nothing is proved of it; restore a checkpoint")
     return _RULES[cls](module)
+
+
+def require_unaltered(module: nn.Module) -> None:
+    """Refuse a module whose instance replaces a method of its class or carries forward hooks.
+
+    Raises
+    ------
+    NotCertified : naming the class and what was replaced.
+    """
+    cls = type(module)
+    replaced = [name for name in vars(module) if callable(getattr(cls, name, None))]
+    if replaced or module._forward_hooks or module._forward_pre_hooks:
+        what = f"a replaced {', '.join(replaced)}" if replaced else "forward hooks"
+        raise NotCertified(f"{cls.__name__} carries {what}, so its rule would not speak of what it computes: remove it")
 
 
 def _leaf(certificate: Certificate, reason: str) -> Rule:

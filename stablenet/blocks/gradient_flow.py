@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stablenet import spectral
 from stablenet.activations import perspective, slope_interval, smoothness
-from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, rule
+from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, require_unaltered, rule
 from stablenet.enforcement import Policy, Rescale, Schedule, Step, Substeps
 from stablenet.linear import MAPS, PolyphaseConv2d
 from stablenet.tableaus import EULER, ButcherTableau
@@ -139,6 +139,7 @@ class GradientFlow(nn.Module):
         self.schedule = self.policy.schedule(smoothness(self.activation) * norm**2, self.z_max, self.time)
         if self.schedule.weight_factor != 1.0:
             self.linear.weight.mul_(self.schedule.weight_factor)
+            self.tracked_norm.mul_(self.schedule.weight_factor)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         field = self._field(x, scale)
@@ -191,8 +192,10 @@ def _refresh(block: GradientFlow, _: object) -> None:
 def _certify(block: GradientFlow) -> CertificateTree:
     if type(block.linear) not in MAPS or type(block.policy) not in POLICIES:
         raise NotCertified(f"a block over {type(block.linear).__name__} with {block.policy!r} has no proof")
-    _unhooked(block.linear)
-    _unhooked(block.activation)
+    if type(block.tableau) is not ButcherTableau or type(block.schedule) is not Schedule:
+        raise NotCertified(f"a block with tableau {block.tableau!r} and schedule {block.schedule!r} has no proof")
+    require_unaltered(block.linear)
+    require_unaltered(block.activation)
     slope_interval(block.activation)
     z, tableau, steps = block.z, block.tableau, block.schedule.steps
     nonexpansive = tableau.is_nonexpansive(z)
@@ -204,8 +207,3 @@ def _certify(block: GradientFlow) -> CertificateTree:
         f"z={z:.5g} {relation} 2r={2 * tableau.circle_contractivity_radius:.5g}"
     )
     return CertificateTree("GradientFlow", compose([one] * steps), reason)
-
-
-def _unhooked(module: nn.Module) -> None:
-    if "forward" in vars(module) or "adjoint" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
-        raise NotCertified(f"{type(module).__name__} carries hooks or a replaced forward: remove them")

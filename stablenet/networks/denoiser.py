@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stablenet.activations import LinearSpline
 from stablenet.blocks.gradient_flow import GradientFlow
-from stablenet.certificate import IDENTITY, CertificateTree, certify, mix, rule
+from stablenet.certificate import IDENTITY, Certificate, CertificateTree, NotCertified, certify, mix, rule
 from stablenet.enforcement import Policy, Rescale
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
@@ -181,6 +181,8 @@ def _logit(p: float) -> float:
 
 @rule(Denoiser)
 def _certify(denoiser: Denoiser) -> CertificateTree:
+    if type(denoiser.lift) is not IsometricLift or type(denoiser.architecture) is not DenoiserArchitecture:
+        raise NotCertified(f"a Denoiser with lift {denoiser.lift!r} and {denoiser.architecture!r} has no proof")
     trees = tuple(certify(block) for block in denoiser.blocks)
     total, a = IDENTITY, denoiser.architecture
     if denoiser.anchors is None:
@@ -194,6 +196,7 @@ def _certify(denoiser: Denoiser) -> CertificateTree:
         step = total.then(tree.certificate)
         # Lipschitz and alpha are affine in the anchor weight: the worse end of its range over the noise levels
         ends = [mix([step, IDENTITY], [1 - weight, weight]) for weight in (low, high)]
-        total = max(ends, key=lambda c: (c.lipschitz, c.averagedness if c.averagedness is not None else 2.0))
+        alphas = [end.averagedness for end in ends]
+        total = Certificate(max(end.lipschitz for end in ends), None if None in alphas else max(alphas))
     reason = f"anchored to the input, a >= {min(smallest):.3g}, last a >= {smallest[-1]:.6g}"
     return CertificateTree("Denoiser", total, reason, trees)
