@@ -39,6 +39,9 @@ class Substeps:
 
     max_steps: int = 64
 
+    def __post_init__(self) -> None:
+        _at_least_one(max_steps=self.max_steps)
+
     def schedule(self, field_smoothness: float, z_max: float, time: float) -> Schedule:
         steps = max(1, math.ceil(time * field_smoothness / z_max))
         if steps > self.max_steps:
@@ -55,6 +58,9 @@ class Step:
 
     steps: int = 1
 
+    def __post_init__(self) -> None:
+        _at_least_one(steps=self.steps)
+
     def schedule(self, field_smoothness: float, z_max: float, time: float) -> Schedule:
         longest = z_max / field_smoothness if field_smoothness > 0 else math.inf
         return Schedule(self.steps, min(time / self.steps, longest))
@@ -66,10 +72,19 @@ class Rescale:
 
     steps: int = 1
 
+    def __post_init__(self) -> None:
+        _at_least_one(steps=self.steps)
+
     def schedule(self, field_smoothness: float, z_max: float, time: float) -> Schedule:
         step_size = time / self.steps
         z = step_size * field_smoothness
         return Schedule(self.steps, step_size, 1.0 if z <= z_max else math.sqrt(z_max / z) * (1 - 1e-6))
+
+
+def _at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 @runtime_checkable
