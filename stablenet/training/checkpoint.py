@@ -67,10 +67,17 @@ def load_checkpoint(path: Path, model: nn.Module, average: nn.Module, optimizer:
         group, _, name = key.partition("/")
         groups[group][name] = value
     model.load_state_dict(groups["model"])
-    average.load_state_dict(groups["average"])
+    _copy(groups["average"], average)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in groups["optimizer"].items():
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
+
+
+@torch.no_grad()
+def _copy(tensors: dict[str, Tensor], module: nn.Module) -> None:
+    """By value: load_state_dict would let the blocks' policies touch the weights, as no uninterrupted run does."""
+    for key, value in module.state_dict().items():
+        value.copy_(tensors[key])

@@ -84,9 +84,9 @@ def fit(
     """
     optimizer = torch.optim.Adam(_groups(model, schedule.kernel_rate), lr=schedule.learning_rate, betas=(0.9, 0.99))
     average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
+    model.train()  # before loading: it looks at the norms afresh, which a resumed run must not
     done = load_checkpoint(checkpoint, model, average, optimizer, recipe) if checkpoint.exists() else 0
     wrapped, optimizer = fabric.setup(model.to(fabric.device), optimizer)
-    wrapped.train()
     for step in range(done, schedule.steps):
         generator = torch.Generator().manual_seed(_mixed(seed, step, fabric.global_rank))
         for group in optimizer.param_groups:
