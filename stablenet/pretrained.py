@@ -89,9 +89,8 @@ def load(path: Path | str) -> nn.Module:
         raise WeightsRefused(f"{path.name} does not fit its card: {error}") from None
     network.eval().requires_grad_(False)
     found, stated = certify(network).certificate, card["certificate"]
-    worse = found.lipschitz > stated["lipschitz"] * (1 + 1e-9)
-    worse = worse or found.averagedness is None or found.averagedness > stated["averagedness"] * (1 + 1e-9)
-    if worse:
+    holds = found.is_averaged and found.lipschitz <= stated["lipschitz"] * (1 + 1e-9)
+    if not (holds and found.averagedness <= stated["averagedness"] * (1 + 1e-9)):
         raise WeightsRefused(
             f"the certificate of {path.name} no longer holds: its card states lipschitz <= {stated['lipschitz']:.6g} and "
             f"averagedness <= {stated['averagedness']:.6g}, the weights give {found}; train or fetch them again"
@@ -125,8 +124,9 @@ def read_card(path: Path | str) -> dict:
         raise WeightsRefused(f"{path.name} has no card: expected {place.name} beside it")
     try:
         card = json.loads(place.read_text())
-        card["architecture"], card["certificate"]["lipschitz"], card["certificate"]["averagedness"], card["sha256"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        card["architecture"], card["sha256"]
+        card["certificate"] = {key: float(card["certificate"][key]) for key in ("lipschitz", "averagedness")}
+    except (ValueError, KeyError, TypeError) as error:
         raise WeightsRefused(f"the card {place.name} cannot be used: {error!r}") from None
     return card
 
@@ -138,8 +138,15 @@ def save(network: Denoiser, path: Path | str, **provenance: object) -> Certifica
 
     Raises
     ------
-    WeightsRefused : the network is not averaged, so that it has no certificate worth a card.
+    WeightsRefused : the network is not averaged, so that it has no certificate worth a card, or it has a tableau or a
+        policy that the card would not keep.
     """
+    standard = DenoiserArchitecture()
+    if network.architecture.tableau != standard.tableau or network.architecture.policy != standard.policy:
+        raise WeightsRefused(
+            f"not saved: cards describe networks with tableau {standard.tableau.name} and policy {standard.policy}, not "
+            f"{network.architecture.tableau.name} and {network.architecture.policy}"
+        )
     path = Path(path).with_suffix(".safetensors")
     training = network.training
     network.eval()
