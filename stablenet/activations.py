@@ -117,7 +117,7 @@ class LinearSpline(nn.Module):
 
 def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
     """scale sign(u) sum_j p_j clamp(|u|/scale - j, 0, 1), the formula as it stands: what the compiler fuses."""
-    v = u.float() / scale
+    v = (u.float() if u.dtype in (torch.bfloat16, torch.float16) else u) / scale
     magnitude = v.abs()
     value = torch.zeros_like(v)
     for j, p in enumerate(slopes.reshape(*slopes.shape, *[1] * (u.ndim - 2)).unbind(1)):
