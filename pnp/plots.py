@@ -62,7 +62,7 @@ def residual_plot(
     axis.set(xlabel="iteration k", ylabel="root mean square over the pixels", title=f"Residual {guarantee.monotone}")
     axis.title.set_fontsize(11)
     axis.grid(which="both", linewidth=0.4, alpha=0.4)
-    axis.legend(frameon=False)
+    axis.legend(facecolor="white", edgecolor="none", framealpha=1)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150)
     plt.close(figure)
