@@ -75,7 +75,9 @@ class Clamp(nn.Module):
         self.log_threshold = nn.Parameter(torch.full((channels,), math.log(threshold)))
 
     def forward(self, u: Tensor) -> Tensor:
-        t = self.log_threshold.exp().reshape(-1, *[1] * (u.ndim - 2)).to(u.dtype)
+        _expect_channels(self, u, len(self.log_threshold))
+        t = self.log_threshold.exp().repeat_interleave(u.shape[1] // len(self.log_threshold))
+        t = t.reshape(-1, *[1] * (u.ndim - 2)).to(u.dtype)
         return torch.maximum(torch.minimum(u, t), -t)
 
 
@@ -106,13 +108,18 @@ class LinearSpline(nn.Module):
         return torch.sigmoid(self.logits)
 
     def forward(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
-        if u.ndim < 2 or u.shape[1] % len(self.logits):
-            raise ValueError(f"LinearSpline expects axis 1 to hold {len(self.logits)} channels, got shape {tuple(u.shape)}")
+        _expect_channels(self, u, len(self.logits))
         slopes = self.slopes.repeat_interleave(u.shape[1] // len(self.logits), 0)
         scale = torch.ones((), device=u.device) if scale is None else scale
         if self.fused:
             return _fused_spline()(u, scale, slopes)
         return odd_spline(u, scale, slopes) if torch.is_grad_enabled() else _gathered_spline(u, scale, slopes)
+
+
+def _expect_channels(module: nn.Module, u: Tensor, channels: int) -> None:
+    if u.ndim < 2 or u.shape[1] % channels:
+        name = type(module).__name__
+        raise ValueError(f"{name} expects axis 1 to hold {channels} channels (or a multiple), got shape {tuple(u.shape)}")
 
 
 def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
