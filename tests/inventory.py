@@ -1,4 +1,4 @@
-"""Everything that carries a proof: a new tableau, activation, map or network is one line here, and every theorem is tried on it."""
+"""Everything that carries a proof: a new tableau, activation, map or network is one line here, tried under every theorem."""
 
 from __future__ import annotations
 
