@@ -45,7 +45,12 @@ def as_image(item: object, channels: int) -> Tensor:
         item = torch.from_numpy(np.array(array.transpose(2, 0, 1) if array.ndim == 3 else array))
     if item.ndim not in (2, 3) or item.numel() == 0:
         raise ValueError(f"an image must have shape (channels, height, width), got {tuple(item.shape)}")
-    if item.dtype == torch.bool or not item.dtype.is_floating_point:
+    if item.dtype == torch.bool:
+        item = 255 * item.to(torch.uint8)
+    elif not item.dtype.is_floating_point:
+        low, high = int(item.long().min()), int(item.long().max())
+        if not 0 <= low <= high <= 255:
+            raise ValueError(f"integer pixels must lie in 0 to 255, got {low} to {high}: divide deeper images by their maximum")
         item = item.to(torch.uint8)
     elif not (float(item.min()) >= -1e-6 and float(item.max()) <= 1 + 1e-6):
         raise ValueError(f"an image must lie in [0, 1], got [{float(item.min()):.4g}, {float(item.max()):.4g}]")
@@ -76,10 +81,14 @@ class FolderImages(Dataset):
                 raise ValueError(f"{root} holds no image: expected files ending in {', '.join(SUFFIXES)}")
             for path in paths:
                 try:
-                    picture = Image.open(path).convert("L" if channels == 1 else "RGB")
+                    picture = Image.open(path)
+                    if picture.mode.startswith("I"):  # 16 bits a pixel: convert would clip them at 255
+                        pixels = np.rint(np.asarray(picture, dtype=np.float64) / 257).astype(np.int64)
+                    else:
+                        pixels = picture.convert("L" if channels == 1 else "RGB")
                 except (UnidentifiedImageError, OSError) as error:
                     raise ValueError(f"cannot read the image {path}: {error}") from None
-                self.images.append(as_image(picture, channels))
+                self.images.append(as_image(pixels, channels))
 
     def __len__(self) -> int:
         return len(self.images)
