@@ -34,6 +34,10 @@ class Evaluate:
     seeds: int = 1
     """How many noise seeds to average over: 0, 1000, 2000, ..."""
 
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+
 
 def _network(name: str):
     return pretrained(name) if name in available() else load(name)

@@ -79,7 +79,7 @@ def load(path: Path | str) -> nn.Module:
     if digest != card.get("sha256"):
         raise WeightsRefused(
             f"{path.name} has sha256 {digest[:16]}..., its card says {str(card.get('sha256'))[:16]}...: the weights were "
-            "changed or damaged; fetch them again, or certify them anew with stablenet.pretrained.save"
+            "changed or damaged; fetch them again, or write them anew with their card (save in stablenet/pretrained.py)"
         )
     try:
         tensors = load_tensors(content)

@@ -123,7 +123,7 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
-def fabric_state(optimizer) -> torch.optim.Optimizer:
+def fabric_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The plain optimizer inside fabric's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
 

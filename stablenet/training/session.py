@@ -48,8 +48,11 @@ class TrainDenoiser:
         if self.card is not None:
             if not self.card.is_file():
                 raise ValueError(f"no card at {self.card}: give the .json beside the weights")
-            recipe = json.loads(self.card.read_text())["recipe"]
-            object.__setattr__(self, "recipe", DenoiserRecipe.from_json(json.dumps(recipe)))
+            try:
+                recipe = DenoiserRecipe.from_json(json.dumps(json.loads(self.card.read_text())["recipe"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"the card {self.card} holds no recipe that can be repeated: {error!r}") from None
+            object.__setattr__(self, "recipe", recipe)
 
 
 def open_images(folders: tuple[Path, ...], channels: int, exclude: tuple[str, ...] = ()) -> Dataset:
