@@ -22,6 +22,7 @@ from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 
 ARCHITECTURE = ("channels", "features", "kernel_size", "blocks", "segments", "scale", "extra_channels")
 ARCHITECTURE += ("averagedness", "anchored", "max_noise_level")
+FORMAT = 1
 TRAINING_ONLY = ("power_vector", "tracked_norm")
 
 
@@ -80,6 +81,11 @@ def load(path: Path | str) -> nn.Module:
         raise WeightsRefused(
             f"{path.name} has sha256 {digest[:16]}..., its card says {str(card.get('sha256'))[:16]}...: the weights were "
             "changed or damaged; fetch them again, or write them anew with their card (save in stablenet/pretrained.py)"
+        )
+    if card.get("format") != FORMAT:
+        raise WeightsRefused(
+            f"{path.name} has card format {card.get('format')!r}, this version reads {FORMAT}: the same numbers would mean "
+            "another function; train again from the card's recipe"
         )
     try:
         tensors = load_tensors(content)
@@ -159,6 +165,7 @@ def save(network: Denoiser, path: Path | str, **provenance: object) -> Certifica
     architecture = asdict(network.architecture)
     card = {
         "name": path.stem,
+        "format": FORMAT,
         "architecture": {key: architecture[key] for key in ARCHITECTURE},
         "certificate": {"lipschitz": tree.lipschitz, "averagedness": tree.averagedness},
         "sha256": hashlib.sha256(content).hexdigest(),

@@ -286,3 +286,12 @@ def test_shipped_weights_resist_an_attack(size, level, iterations):
     )
     assert found.lipschitz <= certificate.lipschitz * (1 + 1e-6)
     assert found.averagedness <= certificate.averagedness * (1 + 1e-6)
+
+
+def test_refuses_a_card_of_another_format(saved: Path) -> None:
+    card = saved.with_suffix(".json")
+    content = json.loads(card.read_text())
+    content["format"] = 0
+    card.write_text(json.dumps(content))
+    with pytest.raises(WeightsRefused, match="format 0"):
+        load(saved)
