@@ -113,7 +113,10 @@ class LinearSpline(nn.Module):
         scale = torch.ones((), device=u.device) if scale is None else scale
         if self.fused:
             return _fused_spline()(u, scale, slopes)
-        return odd_spline(u, scale, slopes) if torch.is_grad_enabled() else _gathered_spline(u, scale, slopes)
+        if torch.is_grad_enabled():
+            return odd_spline(u, scale, slopes)
+        # measured on a CPU: sweeps over whole tensors beat two look-ups an element up to about twelve segments
+        return (_swept_spline if slopes.shape[1] <= 8 else _gathered_spline)(u, scale, slopes)
 
 
 def _expect_channels(module: nn.Module, u: Tensor, channels: int) -> None:
@@ -130,6 +133,17 @@ def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
     for j, p in enumerate(slopes.reshape(*slopes.shape, *[1] * (u.ndim - 2)).unbind(1)):
         value = value + p * (magnitude - j).clamp(0, 1)
     return (value * scale * v.sign()).to(u.dtype)
+
+
+def _swept_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
+    """The same value in place, three sweeps a segment: the fastest without a compiler when segments are few."""
+    v = (u.float() if u.dtype in (torch.bfloat16, torch.float16) else u) * scale.reciprocal()
+    magnitude = v.abs()
+    part, value = torch.empty_like(magnitude), torch.zeros_like(magnitude)
+    for j, p in enumerate(slopes.to(v.dtype).reshape(*slopes.shape, *[1] * (u.ndim - 2)).unbind(1)):
+        torch.sub(magnitude, j, out=part)
+        value.addcmul_(part.clamp_(0, 1), p)
+    return value.mul_(scale).copysign_(v).to(u.dtype)
 
 
 def _gathered_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
