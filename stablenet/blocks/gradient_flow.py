@@ -6,6 +6,7 @@ Source: [Sherry2024] for the block, [DahlquistJeltsch1979] for z <= 2 r, docs/th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -113,17 +114,11 @@ class GradientFlow(nn.Module):
 
     @torch.no_grad()
     def _track(self, iterations: int) -> None:
-        maps = (self.linear, self.linear.adjoint)
-        if isinstance(self.linear, PolyphaseConv2d):
-            weight = self.linear.polyphase_weight()
-            maps = (lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, weight=weight))
-        elif self.power_vector.ndim > 2:
-            size = self.power_vector.shape[2:]
-            maps = (self.linear, lambda y: self.linear.adjoint(y, size))
+        linear, adjoint = self._maps(self.power_vector.shape[2:])
         norm, vector, _ = spectral.power_iteration(
-            maps[0],
+            linear,
             self.power_vector,
-            adjoint=maps[1],
+            adjoint=adjoint,
             tolerance=self.tolerance,
             max_iterations=iterations,
             previous=float(self.tracked_norm),
@@ -147,20 +142,25 @@ class GradientFlow(nn.Module):
             x = self._step(x, field)
         return x
 
-    def _field(self, x: Tensor, scale: Tensor | None):
-        size, maps = list(x.shape[2:]), (self.linear, lambda y: self.linear.adjoint(y, size))
+    def _maps(self, size: Sequence[int]) -> tuple[spectral.LinearFunction, spectral.LinearFunction]:
+        """A and A^T on inputs of a spatial size; the polyphase kernel is built once for both."""
         if isinstance(self.linear, PolyphaseConv2d):
             weight = self.linear.polyphase_weight()
-            maps = (lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, weight=weight))
+            return lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, weight=weight)
+        return self.linear, lambda y: self.linear.adjoint(y, size)
+
+    def _field(self, x: Tensor, scale: Tensor | None):
+        size = list(x.shape[2:])
+        linear, adjoint = self._maps(size)
         bias = self.bias
         if bias is not None:
             bias = bias.repeat_interleave(4) if isinstance(self.linear, PolyphaseConv2d) else bias
             bias = bias.reshape(-1, *[1] * len(size))
 
         def field(x: Tensor) -> Tensor:
-            u = maps[0](x)
+            u = linear(x)
             u = u if bias is None else u + bias
-            return -maps[1](perspective(self.activation, u, scale))
+            return -adjoint(perspective(self.activation, u, scale))
 
         return field
 
