@@ -28,11 +28,11 @@ class Dense(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         nn.init.orthogonal_(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight)
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return functional.linear(x, self.weight if weight is None else weight)
 
-    def adjoint(self, y: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        return functional.linear(y, self.weight.T)
+    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
+        return functional.linear(y, (self.weight if weight is None else weight).T)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -70,24 +70,26 @@ class _Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, *[kernel_size] * self.axes))
         nn.init.normal_(self.weight, std=1 / math.sqrt(inputs // groups * kernel_size**self.axes))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        weight = self.weight if weight is None else weight
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.axes - 1]
         padding = self.padding
         if self.padding_mode == "circular":
             x, padding = functional.pad(x, [padding] * (2 * self.axes), mode="circular"), 0
-        return convolve(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+        return convolve(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
-    def adjoint(self, y: Tensor, size: Sequence[int] | None = None) -> Tensor:
+    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
         """A^T y; `size` is the spatial size of the input of A, needed when stride > 1."""
+        weight = self.weight if weight is None else weight
         transpose = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[self.axes - 1]
         size = list(y.shape[2:]) if size is None and self.stride == 1 else size
         if size is None:
             raise ValueError(f"the adjoint of a convolution with stride={self.stride} needs the size of its input")
         if self.padding_mode == "zeros":
             extra = self._missing(y, size, self.padding)
-            return transpose(y, self.weight, None, self.stride, self.padding, extra, self.groups, self.dilation)
+            return transpose(y, weight, None, self.stride, self.padding, extra, self.groups, self.dilation)
         padded = [n + 2 * self.padding for n in size]
-        wide = transpose(y, self.weight, None, self.stride, 0, self._missing(y, padded, 0), self.groups, self.dilation)
+        wide = transpose(y, weight, None, self.stride, 0, self._missing(y, padded, 0), self.groups, self.dilation)
         return _fold_circular(wide, self.padding, size)
 
     def _missing(self, y: Tensor, size: Sequence[int], padding: int) -> list[int]:
@@ -148,9 +150,9 @@ class PolyphaseConv2d(nn.Module):
         outside = (rows < 0) | (rows >= k) | (columns < 0) | (columns >= k)
         return torch.where(outside, k * k, rows * k + columns).reshape(4, 4, self.taps, self.taps)
 
-    def polyphase_weight(self) -> Tensor:
-        """(4 outputs, 4 inputs, taps, taps): the kernel on the unshuffled image."""
-        padded = functional.pad(self.weight.flatten(2), (0, 1))
+    def polyphase_weight(self, kernel: Tensor | None = None) -> Tensor:
+        """(4 outputs, 4 inputs, taps, taps): the kernel (by default `weight`) on the unshuffled image."""
+        padded = functional.pad((self.weight if kernel is None else kernel).flatten(2), (0, 1))
         full = (
             padded[:, :, self.index].permute(0, 2, 1, 3, 4, 5).reshape(4 * self.outputs, 4 * self.inputs, self.taps, self.taps)
         )

@@ -115,6 +115,39 @@ def power_iteration(
     return estimate, vector, iteration
 
 
+@torch.no_grad()
+def symbol_peak(kernel: Tensor) -> Tensor:
+    """The plane wave (2, inputs, height, width), real and imaginary, that a stride-1 convolution amplifies most on a grid.
+
+    kernel (outputs, inputs, height, width); the grid has at least four points a tap and axis. Unlike a tracked vector it
+    does not lag behind.
+    """
+    outputs, inputs, height, width = kernel.shape
+    points = 16 * math.ceil(max(height, width, 8) / 4)
+    symbol = torch.fft.rfft2(kernel, s=(points, points))
+    if inputs == 1:
+        place, vector = int(symbol.abs().square().sum((0, 1)).argmax()), symbol.new_ones(1)
+    else:
+        symbol = symbol.permute(2, 3, 1, 0).flatten(0, 1)
+        gram = symbol.conj() @ symbol.mT
+        power = gram
+        for _ in range(5):
+            power = power @ power
+            power = power / torch.linalg.vector_norm(power, dim=(1, 2), keepdim=True).clamp_min(1e-30)
+        vectors = functional.normalize(power @ torch.linspace(1.0, 2.0, inputs, device=kernel.device).to(power), dim=1)
+        place = int((gram @ vectors[..., None]).abs().square().sum((1, 2)).argmax())
+        vector = vectors[place]
+    row, column = divmod(place, points // 2 + 1)
+    down, right = (torch.arange(n, device=kernel.device, dtype=kernel.dtype) for n in (height, width))
+    angles = (down[:, None] * row + right * column) * (-2 * math.pi / points)
+    return torch.view_as_real(vector[:, None, None] * torch.polar(torch.ones_like(angles), angles)).movedim(-1, 0).contiguous()
+
+
+def symbol_norm(kernel: Tensor, wave: Tensor) -> Tensor:
+    """|A wave| of a convolution for a `symbol_peak`, differentiable: its norm up to the grid, from below."""
+    return torch.einsum("ochw,pchw->op", kernel, wave).norm()
+
+
 def _normal_step(function: LinearFunction, adjoint: LinearFunction | None, vector: Tensor) -> tuple[Tensor, Tensor]:
     if adjoint is not None:
         with torch.no_grad():

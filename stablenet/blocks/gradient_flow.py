@@ -15,10 +15,11 @@ from stablenet import spectral
 from stablenet.activations import perspective, slope_interval, smoothness
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, require_unaltered, rule
 from stablenet.enforcement import Policy, Rescale, Schedule, Step, Substeps
-from stablenet.linear import MAPS, PolyphaseConv2d
+from stablenet.linear import MAPS, Conv2d, PolyphaseConv2d
 from stablenet.tableaus import EULER, ButcherTableau
 
 COLD_ITERATIONS = 50
+SYMBOL_INPUTS = 4
 POLICIES = (Substeps, Step, Rescale)
 
 
@@ -76,7 +77,8 @@ class GradientFlow(nn.Module):
         self.time, self.fraction = time, fraction
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.bias = nn.Parameter(torch.zeros(linear.weight.shape[0])) if bias else None
-        start = torch.randn(1, *linear.example_shape, generator=torch.Generator().manual_seed(0))
+        shape = (2, *linear.weight.shape[1:]) if self._has_symbol else (1, *linear.example_shape)
+        start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.register_buffer("power_vector", start / start.norm())
         self.register_buffer("tracked_norm", torch.zeros((), dtype=torch.float64))
         self.schedule = Schedule(1, 0.0)
@@ -114,6 +116,13 @@ class GradientFlow(nn.Module):
 
     @torch.no_grad()
     def _track(self, iterations: int) -> None:
+        if self._has_symbol:
+            self.power_vector.copy_(spectral.symbol_peak(self.linear.weight))
+            norm = float(spectral.symbol_norm(self.linear.weight, self.power_vector))
+            self._require_finite(norm)
+            self.tracked_norm.fill_(norm)
+            self._follow(norm)
+            return
         linear, adjoint = self._maps(self.power_vector.shape[2:])
         norm, vector, _ = spectral.power_iteration(
             linear,
@@ -123,11 +132,42 @@ class GradientFlow(nn.Module):
             max_iterations=iterations,
             previous=float(self.tracked_norm),
         )
-        if not math.isfinite(norm):
-            raise ValueError("the weights of a gradient-flow block hold NaN or infinity: restore a checkpoint")
+        self._require_finite(norm)
         self.power_vector.copy_(vector)
         self.tracked_norm.fill_(norm)
         self._follow(norm)
+
+    @staticmethod
+    def _require_finite(norm: float) -> None:
+        if not math.isfinite(norm):
+            raise ValueError("the weights of a gradient-flow block hold NaN or infinity: restore a checkpoint")
+
+    @property
+    def _has_symbol(self) -> bool:
+        """Whether the norm is followed on the symbol: cheap and without lag for convolutions of few inputs."""
+        a = self.linear
+        if type(a) is PolyphaseConv2d:
+            return a.inputs <= SYMBOL_INPUTS
+        plain = type(a) is Conv2d and a.stride == a.dilation == a.groups == 1 and a.padding_mode == "zeros"
+        return plain and a.inputs <= SYMBOL_INPUTS
+
+    def _kernel(self) -> Tensor:
+        """The weight; in training, where Rescale holds it at its limit, times 1 with the gradient of |A| / |A|.
+
+        So the optimizer sees only the directions that the constraint leaves free (docs/theorems.md, E1).
+        """
+        weight = self.linear.weight
+        if not (self.training and torch.is_grad_enabled() and type(self.policy) is Rescale):
+            return weight
+        z = self.schedule.step_size * smoothness(self.activation) * float(self.tracked_norm) ** 2
+        if z < 0.999 * self.z_max:
+            return weight
+        if self._has_symbol:
+            norm = spectral.symbol_norm(weight, self.power_vector)
+        else:
+            kernel = self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
+            norm = self.linear(self.power_vector, kernel).norm()
+        return weight * (norm.detach() / norm)
 
     @torch.no_grad()
     def _follow(self, norm: float) -> None:
@@ -143,11 +183,10 @@ class GradientFlow(nn.Module):
         return x
 
     def _maps(self, size: Sequence[int]) -> tuple[spectral.LinearFunction, spectral.LinearFunction]:
-        """A and A^T on inputs of a spatial size; the polyphase kernel is built once for both."""
-        if isinstance(self.linear, PolyphaseConv2d):
-            weight = self.linear.polyphase_weight()
-            return lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, weight=weight)
-        return self.linear, lambda y: self.linear.adjoint(y, size)
+        """A and A^T on inputs of a spatial size; the kernel is built once for both."""
+        weight = self._kernel()
+        weight = self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
+        return lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, size, weight)
 
     def _field(self, x: Tensor, scale: Tensor | None):
         size = list(x.shape[2:])

@@ -7,10 +7,12 @@ depth (docs/theorems.md, C6); conditioning by the perspective s sigma(./s) keeps
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stablenet.activations import LinearSpline
 from stablenet.blocks.gradient_flow import GradientFlow
@@ -20,6 +22,7 @@ from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.tableaus import EULER, ButcherTableau
 
+INITIAL_LOG_SCALE = -1.6
 KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
 
 
@@ -82,7 +85,7 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(self._block(a) for _ in range(a.blocks))
         inner = torch.full((a.blocks, len(KNOTS)), _logit(0.3))
         self.anchors = nn.Parameter(inner) if a.anchored else None
-        self.log_scales = nn.Parameter(torch.full((a.blocks, len(KNOTS), a.features), -0.7))
+        self.log_scales = nn.Parameter(torch.full((a.blocks, len(KNOTS), a.features), INITIAL_LOG_SCALE))
         self.register_buffer("knots", torch.tensor(KNOTS) * (a.max_noise_level / KNOTS[-1]), persistent=False)
 
     @staticmethod
@@ -91,8 +94,7 @@ class Denoiser(nn.Module):
         inputs = a.channels * (1 if polyphase else a.scale**2) + a.extra_channels
         linear = (PolyphaseConv2d if polyphase else Conv2d)(inputs, a.features, a.kernel_size)
         with torch.no_grad():
-            linear.weight.mul_(0.2)
-            linear.weight.sub_(0.9 * linear.weight.mean((1, 2, 3), keepdim=True))
+            linear.weight.copy_(_initial_frame(a, linear.weight))
         spline = LinearSpline(a.features, segments=a.segments)
         return GradientFlow(linear, spline, tableau=a.tableau, policy=a.policy, bias=False)
 
@@ -173,6 +175,48 @@ def _interpolate(weights: Tensor, table: Tensor) -> Tensor:
     A sum of products, as a matrix product would be rounded to bf16 under autocast.
     """
     return (weights * table[:, None]).sum(2)
+
+
+def _initial_frame(a: DenoiserArchitecture, weight: Tensor) -> Tensor:
+    """The kernels to start from: cosines without the constant, |A|^2 = 1.96, plus small noise that tells blocks apart.
+
+    All non-constant cosines of one size form a tight frame, so that the constraint wastes nothing at any frequency.
+    Color takes the largest size that fits for luminance and the next for the two color differences.
+    """
+    side = a.kernel_size * (1 if weight.shape[1] == a.channels else a.scale)
+    noise = 0.02 * torch.randn_like(weight) / math.sqrt(weight[0].numel())
+    atoms = [] if a.extra_channels else [*_atoms(a.channels, a.features, side)]
+    if not atoms:
+        return 10 * noise
+    atoms = torch.cat(atoms)[: a.features]
+    if weight.shape[1] != a.channels:
+        r, k = a.scale, a.kernel_size
+        shape = (len(atoms), a.channels, k, r, k, r)
+        atoms = r * atoms.reshape(shape).permute(0, 1, 3, 5, 2, 4).reshape(len(atoms), *weight.shape[1:])
+    noise[: len(atoms)] += 1.4 * atoms
+    return noise
+
+
+def _atoms(channels: int, features: int, side: int) -> Iterator[Tensor]:
+    """Tight frames of norm 1, (count, channels, side, side), one a color axis, as many as fit."""
+    axes = torch.eye(channels)
+    if channels == 3:
+        axes = functional.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
+    left = features
+    for i, axis in enumerate(axes):
+        share = left if len(axes) - i == 1 else (left + 1) // 2 if i == 0 else left // (len(axes) - i)
+        n = min(side, math.isqrt(share + 1))
+        n -= (side - n) % 2
+        if n < 2:
+            continue
+        grid = (torch.arange(n) + 0.5) * (math.pi / n)
+        waves = functional.normalize(torch.cos(torch.arange(n)[:, None] * grid))
+        order = sorted((i * i + j * j, i, j) for i in range(n) for j in range(n))[1:]
+        atoms = torch.stack([waves[i][:, None] * waves[j] for _, i, j in order]) / n
+        margin = (side - n) // 2
+        atoms = functional.pad(atoms, [margin] * 4)
+        left -= len(atoms)
+        yield axis[:, None, None] * atoms[:, None]
 
 
 def _logit(p: float) -> float:

@@ -29,8 +29,8 @@ class Schedule:
     """Steps, learning rate (linear warm-up, cosine decay to 1 % of it), averaging and the pace of everything else."""
 
     steps: int
-    learning_rate: float = 1e-2
-    kernel_rate: float = 0.1
+    learning_rate: float = 2e-2
+    kernel_rate: float = 0.3
     """The learning rate of the linear maps' weights, as a share of the others' (thresholds, slopes, anchors)."""
     warmup_steps: int = 200
     average_decay: float = 0.999

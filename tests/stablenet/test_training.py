@@ -43,7 +43,7 @@ def recipe(**change: object) -> DenoiserRecipe:
     schedule = Schedule(
         STEPS, learning_rate=0.5, kernel_rate=1.0, warmup_steps=1, validate_every=4, checkpoint_every=3, average_decay=0.9
     )
-    values = {"features": 4, "blocks": 1, "patch_size": 16, "batch_size": 2, "precision": "32-true", "schedule": schedule}
+    values = {"features": 8, "blocks": 1, "patch_size": 16, "batch_size": 2, "precision": "32-true", "schedule": schedule}
     return DenoiserRecipe(**{**values, **change})
 
 
