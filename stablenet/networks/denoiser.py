@@ -22,7 +22,9 @@ from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.tableaus import EULER, ButcherTableau
 
-INITIAL_LOG_SCALE = -1.6
+INITIAL_ANCHOR = 0.15
+INITIAL_LOG_SCALE = -4.2
+"""Of thresholds: blocks in sequence remove 1/a times what one removes, about two noise deviations in all."""
 KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
 
 
@@ -83,7 +85,7 @@ class Denoiser(nn.Module):
         self.architecture = a = architecture
         self.lift = IsometricLift(a.scale, a.extra_channels)
         self.blocks = nn.ModuleList(self._block(a) for _ in range(a.blocks))
-        inner = torch.full((a.blocks, len(KNOTS)), _logit(0.3))
+        inner = torch.full((a.blocks, len(KNOTS)), _logit(INITIAL_ANCHOR))
         self.anchors = nn.Parameter(inner) if a.anchored else None
         self.log_scales = nn.Parameter(torch.full((a.blocks, len(KNOTS), a.features), INITIAL_LOG_SCALE))
         self.register_buffer("knots", torch.tensor(KNOTS) * (a.max_noise_level / KNOTS[-1]), persistent=False)
