@@ -35,14 +35,15 @@ def attack(
     seed: int = 0,
     distances: tuple[float, float] = (1e-3, 3.0),
     start: Tensor | None = None,
+    around: Tensor | None = None,
 ) -> Found:
     """Raise |Tx - Ty|^2 + w |(I-T)x - (I-T)y|^2 over |x - y|^2 by power steps in x - y and gradient steps in x.
 
     w = (1 - alpha)/alpha for the claimed alpha, so that more than 1 refutes it; w = 0 for half of the pairs, to
-    refute the Lipschitz constant. `start` is a first direction of x - y.
+    refute the Lipschitz constant. `start` is a first direction of x - y; x starts at `around` (or `centre`) plus noise.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = centre + spread * torch.randn((pairs, *shape), generator=generator, dtype=torch.float64)
+    x = (centre if around is None else around) + spread * torch.randn((pairs, *shape), generator=generator, dtype=torch.float64)
     direction = torch.randn((pairs, *shape), generator=generator, dtype=torch.float64)
     direction = direction if start is None else start.expand_as(direction)
     column = (pairs, *[1] * len(shape))
