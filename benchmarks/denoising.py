@@ -1,0 +1,193 @@
+"""Claim: among denoisers with a proof of nonexpansiveness ours is the best or says by how much it is not.
+
+Run: python benchmarks/denoising.py --gray FOLDER ... --color FOLDER ... --tune FOLDER (for instance BSD68 and Set12,
+CBSD68, and Set12 again to pick the weight of total variation). Image k gets the noise of seed 1000 s + k for s = 0, 1, 2,
+unclipped; PSNR with peak 1 and SSIM are means over images and seeds. BM3D runs where the package bm3d is installed, DnCNN
+and DRUNet where --dncnn or --drunet names their deepinv weights. Figures marked published were not measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import torch
+from report import write
+from skimage.metrics import structural_similarity
+from skimage.restoration import denoise_tv_chambolle, denoise_wavelet
+from torch import Tensor
+
+from stablenet import certify
+from stablenet.data import FolderImages, add_noise, as_image
+from stablenet.pretrained import available, pretrained
+
+Denoise = Callable[[Tensor, float], Tensor]
+TV_GRID = (0.9, 1.1, 1.3, 1.5, 1.7, 2.0, 2.4)
+PUBLISHED = {
+    1: [
+        ("CRR-NN", "firmly nonexpansive (prox of a learned convex function)", {5: 36.96, 15: 30.54, 25: 28.10}),
+        ("the same with ReLU", "firmly nonexpansive", {5: 35.4, 25: 26.7}),
+        ("WCRR-NN", "convex energy, not nonexpansive", {5: 37.65, 15: 31.21, 25: 28.68}),
+        ("BM3D", "none", {15: 31.08, 25: 28.57}),
+        ("DnCNN", "none", {15: 31.73, 25: 29.23}),
+        ("DRUNet", "none", {15: 31.91, 25: 29.48}),
+    ],
+    3: [
+        ("DRUNet, nonexpansive penalty", "penalized, not certified", {15: 32.54, 25: 30.12, 40: 28.00}),
+        ("DRUNet, firmly nonexpansive penalty", "penalized, not certified", {15: 32.21, 25: 29.99, 40: 27.87}),
+        ("DRUNet", "none", {15: 34.14, 25: 31.54, 40: 29.33}),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A denoiser under test: its name, what is guaranteed of it, and the function of (noisy image, noise level)."""
+
+    name: str
+    guarantee: str
+    function: Denoise
+    seeds: int
+
+
+def as_numpy(image: Tensor) -> np.ndarray:
+    """(channels, height, width) to (height, width) or (height, width, 3)."""
+    return image[0].numpy() if image.shape[0] == 1 else image.permute(1, 2, 0).numpy()
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array if array.ndim == 3 else array[..., None])).permute(2, 0, 1).float()
+
+
+def arrays(function: Callable[[np.ndarray, float], np.ndarray]) -> Denoise:
+    return lambda noisy, sigma: as_tensor(function(as_numpy(noisy), sigma))
+
+
+def total_variation(factor: float) -> Denoise:
+    def denoise(noisy: np.ndarray, sigma: float) -> np.ndarray:
+        axis = -1 if noisy.ndim == 3 else None
+        return denoise_tv_chambolle(noisy, weight=factor * sigma, eps=1e-5, max_num_iter=500, channel_axis=axis)
+
+    return arrays(denoise)
+
+
+def wavelet(noisy: np.ndarray, sigma: float) -> np.ndarray:
+    axis = -1 if noisy.ndim == 3 else None
+    return denoise_wavelet(noisy, sigma=sigma, channel_axis=axis, convert2ycbcr=axis is not None, rescale_sigma=True)
+
+
+def deepinv_total_variation(noisy: Tensor, sigma: float) -> Tensor:
+    import deepinv
+
+    return deepinv.models.TVDenoiser(n_it_max=500)(noisy[None], 1.3 * sigma)[0]
+
+
+def ours(name: str) -> Method:
+    network = pretrained(name)
+    certificate = certify(network).certificate  # from the weights, in this run
+    kind = f"lipschitz <= {certificate.lipschitz:g}, averagedness <= {certificate.averagedness:.4f}, certified in this run"
+
+    @torch.inference_mode()
+    def denoise(noisy: Tensor, sigma: float) -> Tensor:
+        return network(noisy[None], sigma)[0]
+
+    return Method(name, kind, denoise, 3)
+
+
+def peers(channels: int, factor: float, weights: dict[str, str | None], seeds: int) -> list[Method]:
+    proof = "firmly nonexpansive up to its tolerance; weight"
+    found = [
+        Method("TV (scikit-image)", f"{proof} {factor:g} sigma", total_variation(factor), 3),
+        Method("TV (deepinv)", f"{proof} 1.3 sigma", deepinv_total_variation, seeds),
+        Method("wavelet, BayesShrink (scikit-image)", "none (thresholds depend on the image)", arrays(wavelet), 3),
+    ]
+    try:
+        import bm3d
+
+        found.append(Method("BM3D (bm3d)", "none", arrays(bm3d.bm3d if channels == 1 else bm3d.bm3d_rgb), seeds))
+    except ImportError:
+        print("BM3D is left out: pip install bm3d (free for non-commercial use)")
+    for name, path in weights.items():
+        if path is None:
+            print(f"{name} is left out: give its deepinv weights with --{name.lower()}")
+            continue
+        import deepinv
+
+        model = getattr(deepinv.models, name)(in_channels=channels, out_channels=channels, pretrained=path).eval()
+        function = torch.inference_mode()(lambda noisy, sigma, model=model: model(noisy[None], sigma)[0])
+        found.append(Method(name, "none", function, seeds))
+    return found
+
+
+def measure(method: Method, images: list[Tensor], level: float) -> tuple[float, float, float]:
+    """Mean PSNR, mean SSIM and median seconds an image."""
+    scores, similar, times = [], [], []
+    for seed in range(method.seeds):
+        for k, clean in enumerate(images):
+            noisy = add_noise(clean, level, torch.Generator().manual_seed(1000 * seed + k))
+            start = time.perf_counter()
+            estimate = method.function(noisy, level)
+            times.append(time.perf_counter() - start)
+            scores.append(float(-10 * torch.log10((estimate.double() - clean.double()).square().mean())))
+            axis = -1 if clean.shape[0] == 3 else None
+            similar.append(structural_similarity(as_numpy(clean), as_numpy(estimate), data_range=1.0, channel_axis=axis))
+    return mean(scores), mean(similar), median(times)
+
+
+def best_factor(folder: Path | None, channels: int, level: float) -> float:
+    """The weight of total variation, as a multiple of the noise level, with the best PSNR on the tuning images."""
+    if folder is None:
+        return 1.3
+    images = load(folder, channels, None)
+    scores = {f: measure(Method("", "", total_variation(f), 1), images, level)[0] for f in TV_GRID}
+    return max(scores, key=scores.get)
+
+
+def load(folder: Path, channels: int, count: int | None) -> list[Tensor]:
+    dataset = FolderImages([folder], channels=channels)
+    return [as_image(image, channels).float() / 255 for image in list(dataset)[:count]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gray", type=Path, nargs="*", default=[], help="folders of gray test images")
+    parser.add_argument("--color", type=Path, nargs="*", default=[], help="folders of color test images")
+    parser.add_argument("--tune", type=Path, help="folder on which the weight of total variation is picked")
+    parser.add_argument("--images", type=int, help="only the first so many of each folder")
+    parser.add_argument("--peer-seeds", type=int, default=3, help="seeds of the slow peers (deepinv's TV, BM3D, networks)")
+    parser.add_argument("--dncnn", help="path of deepinv's DnCNN weights")
+    parser.add_argument("--drunet", help="path of deepinv's DRUNet weights")
+    parser.add_argument("--only-ours", action="store_true")
+    a = parser.parse_args()
+    if not a.gray and not a.color:
+        parser.error("give folders of test images with --gray or --color")
+    rows: list[dict[str, object]] = []
+    for channels, folders, numbers in ((1, a.gray, (5, 15, 25, 40)), (3, a.color, (15, 25, 40))):
+        for folder in folders:
+            images = load(folder, channels, a.images)
+            for number in numbers:
+                level = number / 255
+                kind = "gray" if channels == 1 else "color"
+                methods = [ours(name) for name in available() if f"-{kind}" in name]
+                if not a.only_ours:
+                    factor = best_factor(a.tune, channels, level)
+                    methods += peers(channels, factor, {"DnCNN": a.dncnn, "DRUNet": a.drunet}, a.peer_seeds)
+                entries = [(m.name, m.guarantee, *measure(m, images, level), m.seeds) for m in methods]
+                if folder.name.lower() in ("bsd68", "cbsd68"):
+                    listed = PUBLISHED[channels]
+                    entries += [(f"{n} (published)", g, t[number], "", "", "") for n, g, t in listed if number in t]
+                names = ("method", "guarantee", "PSNR", "SSIM", "seconds an image", "seeds")
+                for entry in entries:
+                    row = {"images": f"{folder.name} ({len(images)})", "noise": number}
+                    rows.append(row | dict(zip(names, entry, strict=True)))
+                    print(rows[-1], flush=True)
+    write("denoising", rows, Path(__file__).parent / "results")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Claim: a nonexpansive denoiser loses PSNR to an unconstrained one, and keeps its output where that one is thrown off.
+
+Color images at noise 0.15, the setting of [Sherry2024]: ten 64-channel gradient-flow blocks with Euler, Heun and RK4, a DnCNN
+of 20 layers trained alike (same patches, noise, steps, optimizer and schedule), and total variation. Reported: PSNR, the
+certified Lipschitz constant and averagedness, the largest ratio |Tx - Ty|/|x - y| found, and PSNR after the worst
+perturbation of the input found within an l2 ball by projected gradient steps.
+
+Run: python benchmarks/stability.py --train FOLDER ... --test FOLDER --steps N. A killed run continues from --output.
+The figures depend on --steps, which the table names: they are no figures of the paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+import deepinv
+import torch
+from lightning_fabric import Fabric
+from report import write
+from safetensors.torch import load_model, save_model
+from skimage.restoration import denoise_tv_chambolle
+from torch import Tensor, nn
+
+from stablenet import certify, tableaus
+from stablenet.blocks import GradientFlow
+from stablenet.certificate import NotCertified
+from stablenet.data import FolderImages, add_noise, as_image, random_patches
+from stablenet.enforcement import Substeps
+from stablenet.interlayers import ChannelTruncation, ZeroChannelLift
+from stablenet.linear import Conv2d
+from stablenet.training.denoiser import psnr
+from stablenet.training.loop import Schedule, fit
+
+NOISE_LEVEL = 0.15
+RADII = (0.0, 0.5, 1.0, 2.0)
+
+
+def gradient_flow(tableau: tableaus.ButcherTableau, blocks: int, channels: int) -> nn.Sequential:
+    """Lift by zero channels, blocks of one tableau under the policy of the paper (substeps), truncate."""
+    flows = [
+        GradientFlow(Conv2d(channels, channels, 3), nn.LeakyReLU(0.01), tableau=tableau, policy=Substeps())
+        for _ in range(blocks)
+    ]
+    return nn.Sequential(ZeroChannelLift(channels), *flows, ChannelTruncation(3))
+
+
+def total_variation(noisy: Tensor) -> Tensor:
+    pixels = noisy[0].permute(1, 2, 0).numpy()
+    found = denoise_tv_chambolle(pixels, weight=1.3 * NOISE_LEVEL, eps=1e-5, max_num_iter=500, channel_axis=-1)
+    return torch.from_numpy(found).permute(2, 0, 1)[None].float()
+
+
+def worst_perturbation(network: nn.Module, noisy: Tensor, clean: Tensor, radius: float, steps: int = 20) -> Tensor:
+    """The input within `radius` (l2) of `noisy` with the largest error found by projected, normalized gradient steps."""
+    if radius == 0:
+        return noisy
+    delta = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(0))
+    delta *= 0.1 * radius / delta.norm()
+    for _ in range(steps):
+        delta.requires_grad_()
+        error = (network(noisy + delta) - clean).square().sum()
+        (slope,) = torch.autograd.grad(error, delta)
+        delta = delta.detach() + 0.25 * radius * slope / slope.norm().clamp_min(1e-12)
+        delta = delta * (radius / delta.norm()).clamp(max=1)
+    return (noisy + delta).detach()
+
+
+def largest_ratio(network: nn.Module, x: Tensor, steps: int = 30) -> float:
+    """A lower bound of the Lipschitz constant: power iteration on the Jacobian at x."""
+    v, largest = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)), 0.0
+    for _ in range(steps):
+        v = v / v.norm()
+        _, image = torch.autograd.functional.jvp(network, x, v)
+        largest = max(largest, float(image.norm()))
+        _, v = torch.autograd.functional.vjp(network, x, image)
+    return largest
+
+
+def trained(name: str, model: nn.Module, images: FolderImages, a: argparse.Namespace) -> nn.Module:
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        clean = random_patches(images, count=a.batch, size=a.patch, channels=3, generator=generator)
+        noisy = add_noise(clean, NOISE_LEVEL, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(noisy.contiguous(memory_format=torch.channels_last))
+        return (found.float() - clean).square().mean()
+
+    schedule = Schedule(a.steps, learning_rate=a.learning_rate, kernel_rate=1.0, validate_every=a.steps, checkpoint_every=100)
+    a.output.mkdir(parents=True, exist_ok=True)
+    done = a.output / f"{name}-{a.steps}.safetensors"
+    if done.exists():
+        load_model(model, done)
+        return model.eval()
+    average = model
+    runs = fit(
+        Fabric(accelerator="cpu"),
+        model,
+        loss,
+        schedule,
+        seed=0,
+        validation=lambda _: {},
+        checkpoint=a.output / f"{name}-{a.steps}.checkpoint.safetensors",
+        recipe=json.dumps({"name": name, **{k: v for k, v in vars(a).items() if isinstance(v, int | float)}}),
+    )
+    for record, average in runs:  # noqa: B007 - the last is kept
+        if record.step % 50 == 0:
+            print(f"{name}: step {record.step}, loss {record.loss:.5f}", flush=True)
+    save_model(average.eval(), str(done))
+    return average
+
+
+def measure(name: str, function: Callable[[Tensor], Tensor], network: nn.Module | None, images: list[Tensor], steps: int):
+    scores: dict[float, list[float]] = {radius: [] for radius in RADII}
+    ratio = 0.0
+    for k, clean in enumerate(images):
+        noisy = add_noise(clean, NOISE_LEVEL, torch.Generator().manual_seed(k))
+        for radius in RADII if network is not None else (0.0,):
+            moved = noisy if network is None else worst_perturbation(network, noisy, clean, radius)
+            with torch.no_grad():
+                scores[radius].append(psnr(function(moved), clean))
+        if network is not None:
+            ratio = max(ratio, largest_ratio(network, noisy[..., :96, :96]))
+    lipschitz, alpha = "none", "none"
+    if network is not None:
+        try:
+            found = certify(network).certificate
+            lipschitz, alpha = found.lipschitz, "none" if found.averagedness is None else found.averagedness
+        except NotCertified:
+            pass
+    row = {"network": name, "training steps": steps, "certified lipschitz": lipschitz, "averagedness": alpha}
+    row["largest ratio found"] = ratio if network is not None else ""
+    return row | {f"PSNR, perturbed by {radius:g}": mean(values) if values else "" for radius, values in scores.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=Path, nargs="+", required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=10, help="test images, the central 256 x 256 pixels of each")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--output", type=Path, default=Path("runs/stability"))
+    a = parser.parse_args()
+    training = FolderImages(a.train, channels=3)
+    images = []
+    for image in list(FolderImages([a.test], channels=3))[: a.images]:
+        top, left = (max(0, (n - 256) // 2) for n in image.shape[1:])
+        images.append(as_image(image, 3)[None, :, top : top + 256, left : left + 256].float() / 255)
+    torch.manual_seed(0)
+    networks = {
+        f"{a.blocks} blocks, {tableau.name}": gradient_flow(tableau, a.blocks, a.channels)
+        for tableau in (tableaus.EULER, tableaus.HEUN, tableaus.RK4)
+    }
+    networks["DnCNN, 20 layers"] = deepinv.models.DnCNN(in_channels=3, out_channels=3, depth=20, pretrained=None)
+    rows = [measure("total variation", total_variation, None, images, 0)]
+    for name, model in networks.items():
+        call = Unconditional(model) if name.startswith("DnCNN") else model
+        network = trained(name.replace(",", "").replace(" ", "-"), call, training, a)
+        rows.append(measure(name, network, network, images, a.steps))
+        print(rows[-1], flush=True)
+    write("stability", rows, Path(__file__).parent / "results")
+
+
+class Unconditional(nn.Module):
+    """deepinv's denoisers take a noise level, which DnCNN ignores."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.denoiser(x, NOISE_LEVEL)
+
+
+if __name__ == "__main__":
+    main()
