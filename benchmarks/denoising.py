@@ -27,7 +27,7 @@ from stablenet.data import FolderImages, add_noise, as_image
 from stablenet.pretrained import available, pretrained
 
 Denoise = Callable[[Tensor, float], Tensor]
-TV_GRID = (0.9, 1.1, 1.3, 1.5, 1.7, 2.0, 2.4)
+TV_GRID = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PUBLISHED = {
     1: [
         ("CRR-NN", "firmly nonexpansive (prox of a learned convex function)", {5: 36.96, 15: 30.54, 25: 28.10}),
@@ -81,10 +81,10 @@ def wavelet(noisy: np.ndarray, sigma: float) -> np.ndarray:
     return denoise_wavelet(noisy, sigma=sigma, channel_axis=axis, convert2ycbcr=axis is not None, rescale_sigma=True)
 
 
-def deepinv_total_variation(noisy: Tensor, sigma: float) -> Tensor:
+def deepinv_total_variation(factor: float) -> Denoise:
     import deepinv
 
-    return deepinv.models.TVDenoiser(n_it_max=500)(noisy[None], 1.3 * sigma)[0]
+    return lambda noisy, sigma: deepinv.models.TVDenoiser(n_it_max=500)(noisy[None], factor * sigma)[0]
 
 
 def ours(name: str) -> Method:
@@ -99,13 +99,18 @@ def ours(name: str) -> Method:
     return Method(name, kind, denoise, 3)
 
 
-def peers(channels: int, factor: float, weights: dict[str, str | None], seeds: int) -> list[Method]:
+def peers(channels: int, factors: tuple[float, float], weights: dict[str, str | None], seeds: int) -> list[Method]:
     proof = "firmly nonexpansive up to its tolerance; weight"
     found = [
-        Method("TV (scikit-image)", f"{proof} {factor:g} sigma", total_variation(factor), 3),
-        Method("TV (deepinv)", f"{proof} 1.3 sigma", deepinv_total_variation, seeds),
-        Method("wavelet, BayesShrink (scikit-image)", "none (thresholds depend on the image)", arrays(wavelet), 3),
+        Method("TV (scikit-image)", f"{proof} {factors[0]:g} sigma", total_variation(factors[0]), 3),
+        Method("TV (deepinv)", f"{proof} {factors[1]:g} sigma", deepinv_total_variation(factors[1]), seeds),
     ]
+    try:
+        import pywt  # noqa: F401 - scikit-image's wavelets need it
+
+        found.append(Method("wavelet, BayesShrink (scikit-image)", "none (thresholds depend on the image)", arrays(wavelet), 3))
+    except ImportError:
+        print("wavelets are left out: pip install PyWavelets")
     try:
         import bm3d
 
@@ -139,13 +144,17 @@ def measure(method: Method, images: list[Tensor], level: float) -> tuple[float, 
     return mean(scores), mean(similar), median(times)
 
 
-def best_factor(folder: Path | None, channels: int, level: float) -> float:
-    """The weight of total variation, as a multiple of the noise level, with the best PSNR on the tuning images."""
+def best_factors(folder: Path | None, channels: int, level: float) -> tuple[float, float]:
+    """The weights of both total variations, as multiples of the noise level, with the best PSNR on the tuning images."""
     if folder is None:
-        return 1.3
+        guess = 0.5 if level < 8 / 255 else 0.7 if level < 18 / 255 else 0.8
+        return guess, guess
     images = load(folder, channels, None)
-    scores = {f: measure(Method("", "", total_variation(f), 1), images, level)[0] for f in TV_GRID}
-    return max(scores, key=scores.get)
+    best = []
+    for build in (total_variation, deepinv_total_variation):
+        scores = {f: measure(Method("", "", build(f), 1), images, level)[0] for f in TV_GRID}
+        best.append(max(scores, key=scores.get))
+    return best[0], best[1]
 
 
 def load(folder: Path, channels: int, count: int | None) -> list[Tensor]:
@@ -163,6 +172,7 @@ def main() -> None:
     parser.add_argument("--dncnn", help="path of deepinv's DnCNN weights")
     parser.add_argument("--drunet", help="path of deepinv's DRUNet weights")
     parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     a = parser.parse_args()
     if not a.gray and not a.color:
         parser.error("give folders of test images with --gray or --color")
@@ -175,8 +185,8 @@ def main() -> None:
                 kind = "gray" if channels == 1 else "color"
                 methods = [ours(name) for name in available() if f"-{kind}" in name]
                 if not a.only_ours:
-                    factor = best_factor(a.tune, channels, level)
-                    methods += peers(channels, factor, {"DnCNN": a.dncnn, "DRUNet": a.drunet}, a.peer_seeds)
+                    factors = best_factors(a.tune, channels, level)
+                    methods += peers(channels, factors, {"DnCNN": a.dncnn, "DRUNet": a.drunet}, a.peer_seeds)
                 entries = [(m.name, m.guarantee, *measure(m, images, level), m.seeds) for m in methods]
                 if folder.name.lower() in ("bsd68", "cbsd68"):
                     listed = PUBLISHED[channels]
@@ -186,7 +196,7 @@ def main() -> None:
                     row = {"images": f"{folder.name} ({len(images)})", "noise": number}
                     rows.append(row | dict(zip(names, entry, strict=True)))
                     print(rows[-1], flush=True)
-    write("denoising", rows, Path(__file__).parent / "results")
+    write("denoising", rows, a.output)
 
 
 if __name__ == "__main__":

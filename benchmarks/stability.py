@@ -50,7 +50,7 @@ def gradient_flow(tableau: tableaus.ButcherTableau, blocks: int, channels: int) 
 
 def total_variation(noisy: Tensor) -> Tensor:
     pixels = noisy[0].permute(1, 2, 0).numpy()
-    found = denoise_tv_chambolle(pixels, weight=1.3 * NOISE_LEVEL, eps=1e-5, max_num_iter=500, channel_axis=-1)
+    found = denoise_tv_chambolle(pixels, weight=0.85 * NOISE_LEVEL, eps=1e-5, max_num_iter=500, channel_axis=-1)
     return torch.from_numpy(found).permute(2, 0, 1)[None].float()
 
 
@@ -146,7 +146,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--output", type=Path, default=Path("runs/stability"))
+    parser.add_argument("--output", type=Path, default=Path("runs/stability"), help="checkpoints")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     a = parser.parse_args()
     training = FolderImages(a.train, channels=3)
     images = []
@@ -165,7 +166,7 @@ def main() -> None:
         network = trained(name.replace(",", "").replace(" ", "-"), call, training, a)
         rows.append(measure(name, network, network, images, a.steps))
         print(rows[-1], flush=True)
-    write("stability", rows, Path(__file__).parent / "results")
+    write("stability", rows, a.results)
 
 
 class Unconditional(nn.Module):

@@ -52,7 +52,7 @@ class Deblur:
     assumed beyond the border."""
     algorithm: Literal["pgd", "admm"] = "pgd"
     """Proximal gradient, or ADMM (Douglas-Rachford)."""
-    denoiser: str = "denoiser-gray"
+    denoiser: Annotated[str | None, _option("NAME", "denoiser-gray or denoiser-color, as the image is")] = None
     """A bundled denoiser by name, or a file of weights."""
     step_size: Annotated[float | None, _option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
@@ -78,7 +78,7 @@ class Denoise:
     """Standard deviation of the noise, for pixels in [0, 1]."""
     simulate: bool = False
     """Add the noise first; the image is taken as clean."""
-    denoiser: str = "denoiser-gray"
+    denoiser: Annotated[str | None, _option("NAME", "denoiser-gray or denoiser-color, as the image is")] = None
     """A bundled denoiser by name, or a file of weights."""
     seed: int = 0
     """Of the simulated noise."""
@@ -115,7 +115,7 @@ def run_deblur(command: Deblur) -> None:
         )
     pixels = load_image(command.image)
     kernel = load_kernel(command.kernel or "motion")
-    denoiser = load_denoiser(command.denoiser)
+    denoiser = load_denoiser(command.denoiser or ("denoiser-gray" if pixels.shape[1] == 1 else "denoiser-color"))
     if demo or command.simulate:
         _check_noise_level(command.noise_level)
         scene = simulate(
@@ -145,7 +145,7 @@ def run_deblur(command: Deblur) -> None:
 def run_denoise(command: Denoise) -> None:
     check_output(command.output)
     pixels = load_image(command.image)
-    denoiser = load_denoiser(command.denoiser)
+    denoiser = load_denoiser(command.denoiser or ("denoiser-gray" if pixels.shape[1] == 1 else "denoiser-color"))
     _check_noise_level(command.noise_level)
     if command.image is not None and not command.simulate:
         denoise(pixels, denoiser, noise_level=command.noise_level, reference=None, output=command.output)

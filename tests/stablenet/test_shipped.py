@@ -1,0 +1,105 @@
+"""The shipped weights give the PSNR that their cards state: four bundled photographs always, the test sets where they are.
+
+STABLENET_DATA names a folder that holds bsd68 and cbsd68 (the originals, 68 images each); `pytest -m slow` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import stablenet
+from stablenet.data import BundledPhotographs, FolderImages
+from stablenet.pretrained import available, data_path, pretrained, read_card
+from stablenet.training.denoiser import evaluate
+from tests.attack import attack
+
+PHOTOGRAPHS = {1: ("camera", "coins", "brick", "grass"), 3: ("astronaut", "coffee", "chelsea", "rocket")}
+TOLERANCE = 0.02
+
+
+def stated(name: str, dataset: str) -> dict[float, float]:
+    table = read_card(data_path(f"weights/{name}.safetensors"))["psnr"][dataset]
+    return {float(level) / 255: value for level, value in table.items()}
+
+
+@pytest.mark.parametrize("name", available())
+def test_four_photographs(name):
+    network = pretrained(name)
+    table = stated(name, "bundled")
+    level = 25 / 255
+    found = evaluate(network, BundledPhotographs(channels=network.channels, names=PHOTOGRAPHS[network.channels]), (level,))
+    assert found[level] == pytest.approx(table[level], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", available())
+def test_certified_averaged_and_the_identity_without_noise(name):
+    network = pretrained(name)
+    certificate = stablenet.certify(network).certificate
+    assert certificate.lipschitz <= 1 and certificate.averagedness < 1
+    x = torch.rand(1, network.channels, 33, 40, generator=torch.Generator().manual_seed(0))
+    assert float((network(x, 0.0) - x).abs().max()) < 1e-3
+
+
+class Frugal(torch.nn.Module):
+    """A block that recomputes what its gradient needs: a 128-pixel attack in float64 would hold gigabytes otherwise."""
+
+    def __init__(self, block: torch.nn.Module) -> None:
+        super().__init__()
+        self.block, self.linear = block, block.linear
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.block, x, scale, use_reentrant=False)
+
+
+def search(name: str, side: int, level: float, iterations: int) -> None:
+    """Gradient ascent around a photograph: no pair of images may beat the certificate, computed in the same run."""
+    network = pretrained(name).double()
+    certificate = stablenet.certify(network).certificate
+    network.blocks = torch.nn.ModuleList(map(Frugal, network.blocks))
+    image = BundledPhotographs(channels=network.channels, names=PHOTOGRAPHS[network.channels][:1])[0]
+    found = attack(
+        lambda x: network(x, level),
+        (network.channels, side, side),
+        averagedness=certificate.averagedness,
+        iterations=iterations,
+        pairs=2,
+        spread=level,
+        distances=(0.1, 5.0),
+        around=image[None, :, :side, :side].double() / 255,
+    )
+    assert found.lipschitz <= certificate.lipschitz * (1 + 1e-6)
+    assert found.averagedness <= certificate.averagedness * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize(("side", "level", "iterations"), [(64, 50 / 255, 4), (64, 0.02, 3), (128, 25 / 255, 2)])
+def test_no_search_beats_the_certificate(name, side, level, iterations):
+    search(name, side, level, iterations)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize(("side", "iterations"), [(64, 30), (128, 20), (256, 10), (512, 5)])
+def test_no_long_search_beats_the_certificate(name, side, iterations):
+    for level in (5 / 255, 25 / 255, 50 / 255):
+        search(name, side, level, iterations)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", available())
+def test_the_test_sets(name):
+    root = os.environ.get("STABLENET_DATA")
+    dataset = "BSD68" if "-gray" in name else "CBSD68"
+    if root is None:
+        pytest.skip("STABLENET_DATA is not set: give the folder that holds bsd68 and cbsd68")
+    network, table = pretrained(name), stated(name, dataset)
+    images = FolderImages([Path(root) / dataset.lower()], channels=network.channels)
+    assert len(images) == 68
+    found = evaluate(network, images, tuple(table))
+    for level, value in table.items():
+        assert found[level] == pytest.approx(value, abs=TOLERANCE)
