@@ -25,6 +25,7 @@ from torch import Tensor
 from stablenet import certify
 from stablenet.data import FolderImages, add_noise, as_image
 from stablenet.pretrained import available, pretrained
+from stablenet.training.denoiser import psnr
 
 Denoise = Callable[[Tensor, float], Tensor]
 TV_GRID = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -138,7 +139,7 @@ def measure(method: Method, images: list[Tensor], level: float) -> tuple[float, 
             start = time.perf_counter()
             estimate = method.function(noisy, level)
             times.append(time.perf_counter() - start)
-            scores.append(float(-10 * torch.log10((estimate.double() - clean.double()).square().mean())))
+            scores.append(psnr(estimate, clean))
             axis = -1 if clean.shape[0] == 3 else None
             similar.append(structural_similarity(as_numpy(clean), as_numpy(estimate), data_range=1.0, channel_axis=axis))
     return mean(scores), mean(similar), median(times)
