@@ -117,30 +117,23 @@ class GradientFlow(nn.Module):
     @torch.no_grad()
     def _track(self, iterations: int) -> None:
         if self._has_symbol:
-            self.power_vector.copy_(spectral.symbol_peak(self.linear.weight))
-            norm = float(spectral.symbol_norm(self.linear.weight, self.power_vector))
-            self._require_finite(norm)
-            self.tracked_norm.fill_(norm)
-            self._follow(norm)
-            return
-        linear, adjoint = self._maps(self.power_vector.shape[2:])
-        norm, vector, _ = spectral.power_iteration(
-            linear,
-            self.power_vector,
-            adjoint=adjoint,
-            tolerance=self.tolerance,
-            max_iterations=iterations,
-            previous=float(self.tracked_norm),
-        )
-        self._require_finite(norm)
+            vector = spectral.symbol_peak(self.linear.weight)
+            norm = float(spectral.symbol_norm(self.linear.weight, vector))
+        else:
+            linear, adjoint = self._maps(self.power_vector.shape[2:])
+            norm, vector, _ = spectral.power_iteration(
+                linear,
+                self.power_vector,
+                adjoint=adjoint,
+                tolerance=self.tolerance,
+                max_iterations=iterations,
+                previous=float(self.tracked_norm),
+            )
+        if not math.isfinite(norm):
+            raise ValueError("the weights of a gradient-flow block hold NaN or infinity: restore a checkpoint")
         self.power_vector.copy_(vector)
         self.tracked_norm.fill_(norm)
         self._follow(norm)
-
-    @staticmethod
-    def _require_finite(norm: float) -> None:
-        if not math.isfinite(norm):
-            raise ValueError("the weights of a gradient-flow block hold NaN or infinity: restore a checkpoint")
 
     @property
     def _has_symbol(self) -> bool:

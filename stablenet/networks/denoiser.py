@@ -190,7 +190,7 @@ def _initial_frame(a: DenoiserArchitecture, weight: Tensor) -> Tensor:
     atoms = [] if a.extra_channels else [*_atoms(a.channels, a.features, side)]
     if not atoms:
         return 10 * noise
-    atoms = torch.cat(atoms)[: a.features]
+    atoms = torch.cat(atoms)
     if weight.shape[1] != a.channels:
         r, k = a.scale, a.kernel_size
         shape = (len(atoms), a.channels, k, r, k, r)

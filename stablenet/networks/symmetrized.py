@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stablenet.certificate import CertificateTree, certify, mix, rule
+from stablenet.certificate import CertificateTree, NotCertified, certify, mix, rule
 
 GROUP = (((), False), ((2, 3), False), ((2,), False), ((3,), False))
 GROUP += tuple((axes, True) for axes, _ in GROUP)
@@ -55,6 +55,8 @@ class Symmetrized(nn.Module):
 
 @rule(Symmetrized)
 def _certify(module: Symmetrized) -> CertificateTree:
+    if module.elements not in (2, 4, 8):
+        raise NotCertified(f"a mean over {module.elements!r} isometries has no proof: 2, 4 or 8 are groups")
     child = certify(module.denoiser)
     certificate = mix([child.certificate] * module.elements, [1 / module.elements] * module.elements)
     return CertificateTree("Symmetrized", certificate, f"mean over {module.elements} isometries", (child,))

@@ -46,3 +46,10 @@ def test_it_commutes_with_its_own_group_and_the_plain_network_does_not(elements)
 def test_other_numbers_are_refused():
     with pytest.raises(ValueError, match="elements must be 2, 4 or 8, got 3"):
         Symmetrized(wild_denoiser(ARCHITECTURES["anchored"]), 3)
+
+
+def test_a_number_changed_afterwards_is_not_certified():
+    network = Symmetrized(wild_denoiser(ARCHITECTURES["anchored"]))
+    network.elements = 16
+    with pytest.raises(stablenet.NotCertified, match="16 isometries"):
+        stablenet.certify(network)
