@@ -114,6 +114,41 @@ class Denoiser(nn.Module):
         floor[-1] = 1 - self.architecture.averagedness + 1e-6
         return floor + (1 - floor) * torch.sigmoid(self.anchors.double())
 
+    @torch.no_grad()
+    def grown(self, architecture: DenoiserArchitecture) -> Denoiser:
+        """A deeper or wider-reaching denoiser that starts close to this one: where to begin training a large network.
+
+        Each block becomes blocks/self.blocks of them, with thresholds divided and anchors composed alike; kernels are
+        padded with zeros; the last anchor moves to its new floor where the averagedness changed.
+
+        Raises
+        ------
+        ValueError : blocks is no multiple, kernels would shrink, or channels, features, segments, scale, extra channels,
+            anchoring or the largest noise level differ.
+        """
+        old, new = self.architecture, architecture
+        fixed = ("channels", "features", "segments", "scale", "extra_channels", "anchored", "max_noise_level")
+        changed = [f"{n} {getattr(old, n)} -> {getattr(new, n)}" for n in fixed if getattr(old, n) != getattr(new, n)]
+        margin, rest = divmod(new.kernel_size - old.kernel_size, 2)
+        if changed or new.blocks % old.blocks or margin < 0 or rest or not old.anchored:
+            raise ValueError(
+                f"cannot grow {old.blocks} blocks with kernels of {old.kernel_size} to {new.blocks} with {new.kernel_size}: "
+                "blocks must be a multiple, kernels larger by an even number, the blocks anchored, the rest the same"
+                + (f"; different: {', '.join(changed)}" if changed else "")
+            )
+        copies = new.blocks // old.blocks
+        grown = Denoiser(new).to(self.log_scales)
+        grown.log_scales.copy_((self.log_scales - math.log(copies)).repeat_interleave(copies, 0))
+        anchors = 1 - (1 - self.anchor_weights()).pow(1 / copies).repeat_interleave(copies, 0)
+        floor = 1 - new.averagedness
+        anchors[-1] = ((anchors[-1] - floor) / (1 - floor)).clamp(min=1e-3)
+        grown.anchors.copy_(torch.logit(anchors, eps=1e-6))
+        for k, block in enumerate(grown.blocks):
+            source = self.blocks[k // copies]
+            block.linear.weight.copy_(functional.pad(source.linear.weight, [margin] * 4))
+            block.activation.logits.copy_(source.activation.logits)
+        return grown.train(self.training)
+
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         self._check(x)
         levels = self._noise_levels(sigma, x)

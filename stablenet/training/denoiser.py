@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from stablenet.activations import fuse
 from stablenet.data import add_noise, as_image, random_patches
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
+from stablenet.pretrained import available, load, pretrained
 from stablenet.training.loop import Record, Schedule, fit
 
 
@@ -39,8 +40,14 @@ class DenoiserRecipe:
     max_noise_level: float = 50 / 255
     noise_level: float | None = None
     """Train at this level alone instead of all levels up to the largest."""
+    start: str | None = None
+    """Weights to grow from, a shipped name or a path (`Denoiser.grown`); none: a tight frame of cosines."""
     patch_size: int = 48
+    margin: int = 0
+    """Pixels next to a patch's border that the loss leaves out: there the zero padding rules, unlike in a large image."""
     batch_size: int = 16
+    stratified: bool = False
+    """Draw one noise level from each of batch_size equal parts of the range, which steadies small batches."""
     weight_power: float = 1.5
     seed: int = 0
     precision: str = "bf16-mixed"
@@ -50,6 +57,8 @@ class DenoiserRecipe:
     def __post_init__(self) -> None:
         if self.patch_size < 8 or self.batch_size < 1:
             raise ValueError(f"patch_size must be >= 8 and batch_size >= 1, got {self.patch_size}, {self.batch_size}")
+        if not 0 <= 2 * self.margin < self.patch_size:
+            raise ValueError(f"margin must be >= 0 and below half the patch_size {self.patch_size}, got {self.margin}")
         if self.noise_level is not None and not 0 < self.noise_level <= self.max_noise_level:
             raise ValueError(f"noise_level must lie in (0, {self.max_noise_level:.4g}], got {self.noise_level}")
         if self.precision not in ("32-true", "bf16-mixed"):
@@ -60,6 +69,19 @@ class DenoiserRecipe:
     def architecture(self) -> DenoiserArchitecture:
         names = ("channels", "features", "kernel_size", "blocks", "segments", "scale", "averagedness", "anchored")
         return DenoiserArchitecture(**{n: getattr(self, n) for n in names}, max_noise_level=self.max_noise_level)
+
+    def noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count,) standard deviations for one batch."""
+        if self.noise_level is not None:
+            return torch.full((count,), self.noise_level)
+        level = torch.rand(count, generator=generator)
+        return self.max_noise_level * ((level + torch.arange(count)) / count if self.stratified else level)
+
+    def loss(self, restored: Tensor, clean: Tensor, level: Tensor) -> Tensor:
+        """The weighted square error over the inside of the patches; images (batch, channels, size, size), level (batch,)."""
+        inner = slice(self.margin, clean.shape[-1] - self.margin)
+        error = (restored - clean)[..., inner, inner].square().mean((1, 2, 3))
+        return (error / (level + 2 / 255) ** self.weight_power).mean()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -73,6 +95,19 @@ class DenoiserRecipe:
 def psnr(estimate: Tensor, clean: Tensor) -> float:
     """Peak signal-to-noise ratio in dB for images in [0, 1], unclipped."""
     return float(-10 * torch.log10((estimate.double() - clean.double()).square().mean()))
+
+
+def initial(recipe: DenoiserRecipe) -> Denoiser:
+    """The network that training begins with.
+
+    Raises
+    ------
+    ValueError : the weights to start from are missing, refused, or of a shape that cannot grow to the recipe's.
+    """
+    if recipe.start is None:
+        return Denoiser(recipe.architecture)
+    source = pretrained(recipe.start) if recipe.start in available() else load(recipe.start)
+    return source.grown(recipe.architecture).requires_grad_(True)
 
 
 @torch.inference_mode()
@@ -109,22 +144,19 @@ def train(
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     fabric.launch()
     torch.manual_seed(recipe.seed)
-    model = Denoiser(recipe.architecture)
+    model = initial(recipe)
     fuse(model, fused and _can_compile())
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         clean = random_patches(
             dataset, count=recipe.batch_size, size=recipe.patch_size, channels=recipe.channels, generator=generator
         )
-        level = torch.rand(len(clean), generator=generator) * recipe.max_noise_level
-        if recipe.noise_level is not None:
-            level = torch.full_like(level, recipe.noise_level)
+        level = recipe.noise_levels(len(clean), generator)
         noisy = add_noise(clean, level, generator)
         clean, noisy, level = (t.to(fabric.device) for t in (clean, noisy, level))
         with torch.autocast(fabric.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             restored = network(noisy, level)
-        error = (restored.float() - clean).square().mean((1, 2, 3))
-        return (error / (level + 2 / 255) ** recipe.weight_power).mean()
+        return recipe.loss(restored.float(), clean, level)
 
     levels = (5 / 255, 15 / 255, 25 / 255, 50 / 255) if recipe.noise_level is None else (recipe.noise_level,)
 
@@ -181,10 +213,10 @@ def _logged(runs: Iterator[tuple[Record, Denoiser]], folder: Path) -> Iterator[t
 
 def _can_compile() -> bool:
     """Whether torch.compile works on this machine (it needs a C++ compiler on CPU)."""
-    from stablenet.activations import _fused_spline
+    from stablenet.activations import _compiled, odd_spline
 
     try:
-        _fused_spline()(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1), torch.ones(1, 1))
+        _compiled(odd_spline)(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1), torch.ones(1, 1))
     except Exception as error:  # noqa: BLE001 - any failure of the compiler means: run unfused
         warnings.warn(f"splines run unfused, slower: torch.compile failed with {type(error).__name__}", stacklevel=2)
         return False

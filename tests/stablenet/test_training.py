@@ -222,6 +222,8 @@ def test_the_recipe_survives_json():
     [
         ({"patch_size": 4}, "patch_size"),
         ({"batch_size": 0}, "batch_size"),
+        ({"margin": 8}, "margin"),
+        ({"margin": -1}, "margin"),
         ({"noise_level": 0.9}, "noise_level"),
         ({"precision": "16"}, "precision"),
         ({"averagedness": 1.0}, "averagedness"),
@@ -247,6 +249,47 @@ def test_bad_recipes(change, text):
 def test_bad_schedules(change, text):
     with pytest.raises(ValueError, match=text):
         replace(Schedule(5), **change)
+
+
+def test_the_loss_does_not_see_the_margin():
+    ours, clean, level = recipe(margin=3), torch.rand(2, 1, 16, 16), torch.tensor([0.02, 0.1])
+    restored = clean + 0.1
+    inside = float(ours.loss(restored, clean, level))
+    assert inside == pytest.approx(float((0.01 / (level + 2 / 255) ** ours.weight_power).mean()), rel=1e-5)
+    changed = restored.clone()
+    changed[..., :3] = changed[..., -3:] = changed[..., :3, :] = changed[..., -3:, :] = 7.0
+    assert float(ours.loss(changed, clean, level)) == inside
+    changed[..., 3, 3] = 7.0
+    assert float(ours.loss(changed, clean, level)) > inside
+
+
+def test_stratified_noise_levels_take_one_from_each_part_of_the_range():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([recipe(stratified=True).noise_levels(5, generator) for _ in range(400)]) * 255
+    parts = torch.arange(6) * 10.0
+    assert (drawn >= parts[:-1]).all() and (drawn <= parts[1:]).all()
+    assert (drawn.amin(0) < parts[:-1] + 0.5).all() and (drawn.amax(0) > parts[1:] - 0.5).all()
+    assert (recipe(stratified=True, noise_level=0.1).noise_levels(5, generator) == 0.1).all()
+
+
+def test_training_grows_from_weights_and_the_card_names_them(tmp_path):
+    from stablenet.training.session import TrainDenoiser
+    from stablenet.training.session import run as run_session
+
+    schedule = Schedule(2, validate_every=2)
+    first = TrainDenoiser(output=tmp_path / "a", name="small", validation_count=1, fused=False)
+    first = replace(first, recipe=recipe(schedule=schedule))
+    weights = run_session(first)
+    grown = recipe(schedule=schedule, start=str(weights), blocks=2, kernel_size=11)
+    large = run_session(replace(first, output=tmp_path / "b", name="large", recipe=grown))
+    card, source = (json.loads(path.with_suffix(".json").read_text()) for path in (large, weights))
+    assert card["start"] == {"name": "small", "sha256": source["sha256"]}
+    assert card["architecture"]["blocks"] == 2
+    assert load(large).architecture.kernel_size == 11
+    with pytest.raises(ValueError, match="cannot grow"):
+        next(train(replace(grown, features=9), Waves(), Waves(), tmp_path / "c", fused=False))
+    with pytest.raises(ValueError, match="no weights at"):
+        next(train(replace(grown, start="nowhere"), Waves(), Waves(), tmp_path / "d", fused=False))
 
 
 def test_images_smaller_than_the_patch_are_named(tmp_path):
