@@ -18,7 +18,7 @@ def main(folder: Path = Path("deblurring")) -> None:
     sharp = read_image(data_path("images/camera.png")).pixels
     kernel = kernels.motion()
     scene = simulate(sharp, kernel, noise_level=NOISE_LEVEL, boundary="circular", seed=0)
-    denoiser = pretrained("denoiser-gray")
+    denoiser = pretrained("denoiser-gray-small")
 
     solution = pnp.solve(pnp.PGD(), scene.measurement, scene.physics, denoiser, noise_level=NOISE_LEVEL, tolerance=TOLERANCE)
     print(solution.guarantee)

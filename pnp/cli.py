@@ -52,8 +52,8 @@ class Deblur:
     assumed beyond the border."""
     algorithm: Literal["pgd", "admm"] = "pgd"
     """Proximal gradient, or ADMM (Douglas-Rachford)."""
-    denoiser: Annotated[str | None, _option("NAME", "denoiser-gray or denoiser-color, as the image is")] = None
-    """A bundled denoiser by name, or a file of weights."""
+    denoiser: Annotated[str | None, _option("NAME", "denoiser-gray-small or denoiser-color-small, as the image is")] = None
+    """A bundled denoiser by name, or a file of weights. denoiser-gray and denoiser-color take several times as long."""
     step_size: Annotated[float | None, _option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
     denoiser_noise_level: Annotated[float | None, _option("FLOAT", "chosen for the noise level and the step size")] = None
@@ -115,7 +115,7 @@ def run_deblur(command: Deblur) -> None:
         )
     pixels = load_image(command.image)
     kernel = load_kernel(command.kernel or "motion")
-    denoiser = load_denoiser(command.denoiser or ("denoiser-gray" if pixels.shape[1] == 1 else "denoiser-color"))
+    denoiser = load_denoiser(command.denoiser or f"{_default_denoiser(pixels)}-small")  # one pass an iteration: the fast one
     if demo or command.simulate:
         _check_noise_level(command.noise_level)
         scene = simulate(
@@ -145,7 +145,7 @@ def run_deblur(command: Deblur) -> None:
 def run_denoise(command: Denoise) -> None:
     check_output(command.output)
     pixels = load_image(command.image)
-    denoiser = load_denoiser(command.denoiser or ("denoiser-gray" if pixels.shape[1] == 1 else "denoiser-color"))
+    denoiser = load_denoiser(command.denoiser or _default_denoiser(pixels))
     _check_noise_level(command.noise_level)
     if command.image is not None and not command.simulate:
         denoise(pixels, denoiser, noise_level=command.noise_level, reference=None, output=command.output)
@@ -153,6 +153,10 @@ def run_denoise(command: Denoise) -> None:
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(command.seed))
     noisy = pixels + command.noise_level * noise
     denoise(noisy, denoiser, noise_level=command.noise_level, reference=pixels, output=command.output)
+
+
+def _default_denoiser(pixels: Tensor) -> str:
+    return "denoiser-gray" if pixels.shape[1] == 1 else "denoiser-color"
 
 
 def load_image(path: Path | None) -> Tensor:

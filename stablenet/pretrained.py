@@ -93,7 +93,7 @@ def load(path: Path | str) -> nn.Module:
         _fill(network, tensors)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise WeightsRefused(f"{path.name} does not fit its card: {error}") from None
-    network.eval().requires_grad_(False)
+    network.requires_grad_(False)
     found, stated = certify(network).certificate, card["certificate"]
     holds = found.is_averaged and found.lipschitz <= stated["lipschitz"] * (1 + 1e-9)
     if not (holds and found.averagedness <= stated["averagedness"] * (1 + 1e-9)):

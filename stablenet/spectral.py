@@ -264,17 +264,18 @@ def _grid_size(k: int, excess: float) -> int:
 def _symbol(kernel: Tensor, points: Sequence[int]):
     """Chunks (frequencies, out, in) of W(theta) = sum_j W_j exp(-i j theta), half of the grid (the rest is conjugate)."""
     sizes = [n // 2 + 1 if axis == 0 else n for axis, n in enumerate(points)]
-    theta = torch.cartesian_prod(
-        *[2 * math.pi * torch.arange(m, dtype=torch.float64) / n for m, n in zip(sizes, points, strict=True)]
-    ).reshape(math.prod(sizes), len(points))
-    taps = torch.cartesian_prod(*[torch.arange(k, dtype=torch.float64) for k in kernel.shape[2:]])
-    taps = taps.reshape(-1, len(points))
+    waves = []  # exp(-i j theta) an axis, (frequencies, taps); their products are the waves of the plane
+    for m, n, k in zip(sizes, points, kernel.shape[2:], strict=True):
+        angle = (-2 * math.pi / n) * torch.outer(torch.arange(m, dtype=torch.float64), torch.arange(k, dtype=torch.float64))
+        waves.append(torch.polar(torch.ones_like(angle), angle))
     rows, columns = kernel.shape[:2]
-    flat = kernel.flatten(2).permute(2, 0, 1).reshape(len(taps), rows * columns).to(torch.complex128)
+    flat = kernel.flatten(2).permute(2, 0, 1).reshape(-1, rows * columns).to(torch.complex128)
     chunk = max(1, CHUNK_BYTES // (16 * rows * columns))
-    for part in theta.split(chunk):
-        phase = part @ taps.T
-        yield (torch.polar(torch.ones_like(phase), -phase) @ flat).reshape(-1, rows, columns)
+    for part in torch.arange(math.prod(sizes)).split(chunk):
+        wave = torch.ones(len(part), 1, dtype=torch.complex128)
+        for place, axis in zip(torch.unravel_index(part, sizes), waves, strict=True):
+            wave = (wave[:, :, None] * axis[place][:, None, :]).flatten(1)
+        yield (wave @ flat).reshape(-1, rows, columns)
 
 
 def _largest_singular_value(chunks) -> float:
