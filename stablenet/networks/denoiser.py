@@ -130,11 +130,13 @@ class Denoiser(nn.Module):
         fixed = ("channels", "features", "segments", "scale", "extra_channels", "anchored", "max_noise_level")
         changed = [f"{n} {getattr(old, n)} -> {getattr(new, n)}" for n in fixed if getattr(old, n) != getattr(new, n)]
         margin, rest = divmod(new.kernel_size - old.kernel_size, 2)
-        if changed or new.blocks % old.blocks or margin < 0 or rest or not old.anchored:
+        # at scale 2 some sizes run as polyphase convolutions, with kernels of another shape
+        alike = old.scale != 2 or (old.kernel_size - new.kernel_size) % 4 == 0
+        if changed or new.blocks % old.blocks or margin < 0 or rest or not (old.anchored and alike):
             raise ValueError(
                 f"cannot grow {old.blocks} blocks with kernels of {old.kernel_size} to {new.blocks} with {new.kernel_size}: "
-                "blocks must be a multiple, kernels larger by an even number, the blocks anchored, the rest the same"
-                + (f"; different: {', '.join(changed)}" if changed else "")
+                "blocks must be a multiple, kernels larger by an even number (at scale 2 from 7 to 11, 15, ...), the blocks "
+                "anchored, the rest the same" + (f"; different: {', '.join(changed)}" if changed else "")
             )
         copies = new.blocks // old.blocks
         grown = Denoiser(new).to(self.log_scales)

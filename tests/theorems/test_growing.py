@@ -64,6 +64,7 @@ def test_its_certificate_holds_against_attack(averagedness):
     [
         ({"blocks": ANCHORED.blocks * 2 + 1}, "multiple"),
         ({"kernel_size": ANCHORED.kernel_size + 1}, "even"),
+        ({"kernel_size": ANCHORED.kernel_size + 2}, "at scale 2"),
         ({"features": ANCHORED.features + 1}, f"features {ANCHORED.features} -> {ANCHORED.features + 1}"),
         ({"channels": 3}, "channels 1 -> 3"),
         ({"anchored": False}, "anchored True -> False"),
