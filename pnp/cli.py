@@ -53,7 +53,7 @@ class Deblur:
     algorithm: Literal["pgd", "admm"] = "pgd"
     """Proximal gradient, or ADMM (Douglas-Rachford)."""
     denoiser: Annotated[str | None, _option("NAME", "denoiser-gray-small or denoiser-color-small, as the image is")] = None
-    """A bundled denoiser by name, or a file of weights. denoiser-gray and denoiser-color take several times as long."""
+    """A bundled denoiser by name, or a file of weights. denoiser-gray and denoiser-color take twice as long or more."""
     step_size: Annotated[float | None, _option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
     denoiser_noise_level: Annotated[float | None, _option("FLOAT", "chosen for the noise level and the step size")] = None
