@@ -168,18 +168,11 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def _spline_rows(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-    """The same value on rows: u (batch, pixels, channels), scale (batch, channels), slopes (channels, segments)."""
-    v = _wide(u) * scale.reciprocal()[:, None]
-    magnitude = v.abs()
-    value = torch.zeros_like(v)
-    for j in range(slopes.shape[1]):
-        value = value + slopes[:, j] * (magnitude - j).clamp(0, 1)
-    return (torch.copysign(value, v) * scale[:, None]).to(u.dtype)
-
-
 def _spline_rows_backward(grad: Tensor, u: Tensor, scale: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to u, to the scale and to the slopes (per image, before the factor `scale`), in one pass over the rows."""
+    """Gradients to u, to the scale and to the slopes (per image, before the factor `scale`), in one pass over the rows.
+
+    u (batch, pixels, channels), scale (batch, channels), slopes (channels, segments).
+    """
     grad = _wide(grad)
     v = _wide(u) * scale.reciprocal()[:, None]
     magnitude = v.abs()
@@ -194,7 +187,7 @@ def _spline_rows_backward(grad: Tensor, u: Tensor, scale: Tensor, slopes: Tensor
 
 
 class _FusedSpline(torch.autograd.Function):
-    """The spline on images as one compiled kernel a direction: half the time of the compiled formula's own gradient.
+    """The spline on images as one compiled kernel a direction, its gradient by hand: faster than the compiled formula's own.
 
     Nothing but u is kept for the backward pass; channels_last images are read as rows without a copy.
     """
@@ -203,10 +196,8 @@ class _FusedSpline(torch.autograd.Function):
     def forward(context: torch.autograd.function.FunctionCtx, u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
         batch, channels, height, width = u.shape
         rows = u.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        scale = _wide(scale.reshape(batch, channels))
-        context.save_for_backward(rows, scale, slopes)
-        value = _compiled(_spline_rows)(rows, scale, slopes)
-        return value.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        context.save_for_backward(rows, _wide(scale.reshape(batch, channels)), slopes)
+        return _compiled(odd_spline)(u, scale, slopes)
 
     @staticmethod
     def backward(context: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from stablenet.certificate import NotCertified, certify
-from stablenet.pretrained import available, load, pretrained
+from stablenet.pretrained import load, weights_path
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,15 @@ class Evaluate:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
 
 
-def _network(name: str):
-    return pretrained(name) if name in available() else load(name)
-
-
 def _certify(command: Certify) -> None:
-    print(certify(_network(command.weights)))
+    print(certify(load(weights_path(command.weights))))
 
 
 def _evaluate(command: Evaluate) -> None:
     from stablenet.data import FolderImages
     from stablenet.training.denoiser import evaluate
 
-    network = _network(command.weights)
+    network = load(weights_path(command.weights))
     images = FolderImages([command.images], channels=network.channels)
     print(certify(network).certificate)
     tables = [evaluate(network, images, command.noise_levels, seed=1000 * k) for k in range(command.seeds)]

@@ -51,6 +51,11 @@ def available() -> tuple[str, ...]:
     return tuple(sorted({p.stem for root in roots for p in root.glob("*.safetensors")}))
 
 
+def weights_path(name: str) -> Path:
+    """Where the shipped weights of that name are, or the name itself as a path when none are."""
+    return data_path(f"weights/{name}.safetensors") if name in available() else Path(name)
+
+
 def pretrained(name: str) -> nn.Module:
     """A shipped network by name, as "denoiser-gray", in evaluation mode and re-certified from its weights.
 

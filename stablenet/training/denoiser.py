@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from stablenet.activations import fuse
 from stablenet.data import add_noise, as_image, random_patches
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
-from stablenet.pretrained import available, load, pretrained
+from stablenet.pretrained import load, weights_path
 from stablenet.training.loop import Record, Schedule, fit
 
 
@@ -106,8 +106,7 @@ def initial(recipe: DenoiserRecipe) -> Denoiser:
     """
     if recipe.start is None:
         return Denoiser(recipe.architecture)
-    source = pretrained(recipe.start) if recipe.start in available() else load(recipe.start)
-    return source.grown(recipe.architecture).requires_grad_(True)
+    return load(weights_path(recipe.start)).grown(recipe.architecture).requires_grad_(True)
 
 
 @torch.inference_mode()

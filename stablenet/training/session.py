@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch.utils.data import Dataset, Subset
 
 from stablenet.data import BundledPhotographs, FolderImages
-from stablenet.pretrained import available, data_path, read_card, save
+from stablenet.pretrained import read_card, save, weights_path
 from stablenet.training.denoiser import DenoiserRecipe, train
 
 
@@ -86,7 +86,7 @@ def run(command: TrainDenoiser) -> Path:
 def _provenance(command: TrainDenoiser, images: Dataset, step: int, scores: dict[str, float]) -> dict[str, object]:
     recipe, source = command.recipe, {}
     if recipe.start is not None:
-        path = data_path(f"weights/{recipe.start}.safetensors") if recipe.start in available() else Path(recipe.start)
+        path = weights_path(recipe.start)
         source = {"start": {"name": path.stem, "sha256": read_card(path)["sha256"]}}
     folders = ["/".join(path.resolve().parts[-2:]) for path in command.data] or ["scikit-image's bundled photographs"]
     return {
