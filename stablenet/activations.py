@@ -13,6 +13,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, rule
 from stablenet.tableaus import round_up
@@ -139,14 +140,13 @@ def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
 
 
 def _swept_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-    """The same value in place, three sweeps a segment: the fastest without a compiler when segments are few."""
+    """The same value as scale sum_j (p_j - p_(j+1)) clamp(u/scale, -j-1, j+1), two sweeps a segment: fast without a compiler."""
     v = _wide(u) * scale.reciprocal()
-    magnitude = v.abs()
-    part, value = torch.empty_like(magnitude), torch.zeros_like(magnitude)
-    for j, p in enumerate(slopes.to(v.dtype).reshape(*slopes.shape, *[1] * (u.ndim - 2)).unbind(1)):
-        torch.sub(magnitude, j, out=part)
-        value.addcmul_(part.clamp_(0, 1), p)
-    return value.mul_(scale).copysign_(v).to(u.dtype)
+    bends = slopes.to(v.dtype) - functional.pad(slopes.to(v.dtype)[:, 1:], (0, 1))
+    part, value = torch.empty_like(v), torch.zeros_like(v)
+    for j, bend in enumerate(bends.reshape(*bends.shape, *[1] * (u.ndim - 2)).unbind(1), start=1):
+        value.addcmul_(torch.clamp(v, -j, j, out=part), bend)
+    return value.mul_(scale).to(u.dtype)
 
 
 def _gathered_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:

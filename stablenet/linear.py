@@ -6,7 +6,7 @@ Source: adjoints are transposed convolutions (docs/theorems.md, N3); the norm bo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from stablenet import spectral
 from stablenet.certificate import Certificate, CertificateTree, rule
 
 PADDINGS = ("zeros", "circular")
+STRIP_SIZE = 2**19
+"""Features of a strip in `in_strips`: a few of them fit a core's caches."""
 
 
 class Dense(nn.Module):
@@ -169,6 +171,30 @@ class PolyphaseConv2d(nn.Module):
     def example_shape(self) -> tuple[int, ...]:
         """Shape of an input, batch excluded, on which the norm is tracked in training."""
         return (4 * self.inputs, max(16, self.kernel_size), max(16, self.kernel_size))
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a map is a convolution of images with stride 1 and zero padding."""
+    if type(linear) is PolyphaseConv2d:
+        return True
+    return type(linear) is Conv2d and linear.stride == linear.dilation == linear.groups == 1 and linear.padding_mode == "zeros"
+
+
+def in_strips(x: Tensor, kernel: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """A^T f(A x), f elementwise, a strip of rows at a time: A x (tens of channels for one of x) is never held as a whole.
+
+    x (batch, inputs, height, width); kernel (outputs, inputs, k, k) of a convolution with stride 1 and k // 2 zeros around.
+    """
+    taps, padding = kernel.shape[-1], kernel.shape[-1] // 2
+    wide = functional.pad(x, (0, 0, padding, padding)).contiguous(memory_format=torch.channels_last)
+    result = torch.zeros_like(wide)
+    rows = wide.shape[2] - taps + 1
+    step = max(2, STRIP_SIZE // (len(x) * kernel.shape[0] * x.shape[3]))
+    for top in range(0, rows, step):
+        strip = slice(top, min(top + step, rows) + taps - 1)
+        features = function(functional.conv2d(wide[:, :, strip], kernel, padding=(0, padding)))
+        result[:, :, strip] += functional.conv_transpose2d(features, kernel, padding=(0, padding))
+    return result[:, :, padding : padding + x.shape[2]]
 
 
 def _fold_circular(wide: Tensor, padding: int, size: Sequence[int]) -> Tensor:

@@ -15,7 +15,7 @@ from stablenet import spectral
 from stablenet.activations import perspective, slope_interval, smoothness
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, require_unaltered, rule
 from stablenet.enforcement import Policy, Rescale, Schedule, Step, Substeps
-from stablenet.linear import MAPS, Conv2d, PolyphaseConv2d
+from stablenet.linear import MAPS, PolyphaseConv2d, in_strips, is_plain
 from stablenet.tableaus import EULER, ButcherTableau
 
 COLD_ITERATIONS = 50
@@ -138,11 +138,7 @@ class GradientFlow(nn.Module):
     @property
     def _has_symbol(self) -> bool:
         """Whether the norm is followed on the symbol: cheap and without lag for convolutions of few inputs."""
-        a = self.linear
-        if type(a) is PolyphaseConv2d:
-            return a.inputs <= SYMBOL_INPUTS
-        plain = type(a) is Conv2d and a.stride == a.dilation == a.groups == 1 and a.padding_mode == "zeros"
-        return plain and a.inputs <= SYMBOL_INPUTS
+        return is_plain(self.linear) and self.linear.inputs <= SYMBOL_INPUTS
 
     def _kernel(self) -> Tensor:
         """The weight; in training, where Rescale holds it at its limit, times 1 with the gradient of |A| / |A|.
@@ -177,24 +173,30 @@ class GradientFlow(nn.Module):
 
     def _maps(self, size: Sequence[int]) -> tuple[spectral.LinearFunction, spectral.LinearFunction]:
         """A and A^T on inputs of a spatial size; the kernel is built once for both."""
-        weight = self._kernel()
-        weight = self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
+        weight = self._weight_on_input()
         return lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, size, weight)
+
+    def _weight_on_input(self) -> Tensor:
+        """The weight as the map applies it to its input (polyphase maps hold one for the image)."""
+        weight = self._kernel()
+        return self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
 
     def _field(self, x: Tensor, scale: Tensor | None):
         size = list(x.shape[2:])
-        linear, adjoint = self._maps(size)
         bias = self.bias
         if bias is not None:
             bias = bias.repeat_interleave(4) if isinstance(self.linear, PolyphaseConv2d) else bias
             bias = bias.reshape(-1, *[1] * len(size))
 
-        def field(x: Tensor) -> Tensor:
-            u = linear(x)
-            u = u if bias is None else u + bias
-            return -adjoint(perspective(self.activation, u, scale))
+        def response(u: Tensor) -> Tensor:
+            return perspective(self.activation, u if bias is None else u + bias, scale)
 
-        return field
+        rowwise = scale is None or scale.ndim < 2 or scale.shape[-2] == 1
+        if x.device.type == "cpu" and rowwise and not torch.is_grad_enabled() and is_plain(self.linear):
+            kernel = self._weight_on_input()
+            return lambda x: -in_strips(x, kernel, response)
+        linear, adjoint = self._maps(size)
+        return lambda x: -adjoint(response(linear(x)))
 
     def _step(self, x: Tensor, field) -> Tensor:
         """k_i = f(x + h sum_j a_ij k_j), x + h sum_i b_i k_i."""
