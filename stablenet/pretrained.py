@@ -113,7 +113,8 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise ValueError(f"{', '.join(bad)} hold NaN or infinity")
-    network.eval()
+    for module in network.modules():
+        module.training = False  # as eval() does, without looking at the norms of the random start
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]
     if missing or unexpected:

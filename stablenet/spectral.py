@@ -6,8 +6,9 @@ Frobenius norms of repeatedly squared Gram matrices (N2), rigorous at every step
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn import functional
 LinearFunction = Callable[[Tensor], Tensor]
 CHUNK_BYTES = 256 * 2**20
 UNIT_ROUNDOFF = 2.0**-53
+_REMEMBERED: dict[bytes, float] = {}
 
 
 class UnboundedError(TypeError):
@@ -224,11 +226,21 @@ def convolution_upper_bound(
     strides = [1 if circular else s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     largest = 0.0
     for part in kernel.chunk(groups):
-        part = _polyphase(part, strides)
-        points = [_grid_size(k, excess / axes) for k in part.shape[2:]]
-        factor = math.prod(1 / math.cos(math.pi * (k - 1) / (2 * n)) for k, n in zip(part.shape[2:], points, strict=True))
-        largest = max(largest, factor * _largest_singular_value(_symbol(part, points)))
+        largest = max(largest, _kernel_bound(_polyphase(part, strides), excess))
     return magnitude * largest * (1 + 1e-12)
+
+
+def _kernel_bound(kernel: Tensor, excess: float) -> float:
+    """The bound for stride 1, remembered by the content of the kernel: loading a network asks for each three times."""
+    key = hashlib.sha256(f"{tuple(kernel.shape)} {excess!r}".encode() + kernel.contiguous().numpy().tobytes()).digest()
+    if key not in _REMEMBERED:
+        sizes = kernel.shape[2:]
+        points = [_grid_size(k, excess / len(sizes)) for k in sizes]
+        factor = math.prod(1 / math.cos(math.pi * (k - 1) / (2 * n)) for k, n in zip(sizes, points, strict=True))
+        if len(_REMEMBERED) >= 1000:
+            _REMEMBERED.clear()
+        _REMEMBERED[key] = factor * _largest_singular_value(_symbol(kernel, points))
+    return _REMEMBERED[key]
 
 
 def _normalized(weight: Tensor) -> tuple[Tensor, float]:
@@ -264,18 +276,23 @@ def _grid_size(k: int, excess: float) -> int:
 def _symbol(kernel: Tensor, points: Sequence[int]):
     """Chunks (frequencies, out, in) of W(theta) = sum_j W_j exp(-i j theta), half of the grid (the rest is conjugate)."""
     sizes = [n // 2 + 1 if axis == 0 else n for axis, n in enumerate(points)]
-    waves = []  # exp(-i j theta) an axis, (frequencies, taps); their products are the waves of the plane
+    waves = []  # exp(-i j theta) an axis, (frequencies, taps)
     for m, n, k in zip(sizes, points, kernel.shape[2:], strict=True):
         angle = (-2 * math.pi / n) * torch.outer(torch.arange(m, dtype=torch.float64), torch.arange(k, dtype=torch.float64))
         waves.append(torch.polar(torch.ones_like(angle), angle))
-    rows, columns = kernel.shape[:2]
-    flat = kernel.flatten(2).permute(2, 0, 1).reshape(-1, rows * columns).to(torch.complex128)
-    chunk = max(1, CHUNK_BYTES // (16 * rows * columns))
-    for part in torch.arange(math.prod(sizes)).split(chunk):
-        wave = torch.ones(len(part), 1, dtype=torch.complex128)
-        for place, axis in zip(torch.unravel_index(part, sizes), waves, strict=True):
-            wave = (wave[:, :, None] * axis[place][:, None, :]).flatten(1)
-        yield (wave @ flat).reshape(-1, rows, columns)
+    taps = kernel.movedim((0, 1), (-2, -1)).to(torch.complex128)[None]
+    yield from _transformed(taps, waves)
+
+
+def _transformed(part: Tensor, waves: Sequence[Tensor]) -> Iterator[Tensor]:
+    """(frequencies, taps of each axis left, out, in) with the next axis transformed, in pieces of CHUNK_BYTES."""
+    if not waves:
+        yield part
+        return
+    room = max(1, CHUNK_BYTES // (16 * part[0, 0].numel()))
+    for wave in waves[0].split(room):
+        for piece in part.split(max(1, room // len(wave))):
+            yield from _transformed(torch.einsum("nk,fk...->fn...", wave, piece).flatten(0, 1), waves[1:])
 
 
 def _largest_singular_value(chunks) -> float:
