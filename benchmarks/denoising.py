@@ -3,12 +3,14 @@
 Run: python benchmarks/denoising.py --gray FOLDER ... --color FOLDER ... --tune FOLDER (for instance BSD68 and Set12,
 CBSD68, and Set12 again to pick the weight of total variation). Image k gets the noise of seed 1000 s + k for s = 0, 1, 2,
 unclipped; PSNR with peak 1 and SSIM are means over images and seeds. BM3D runs where the package bm3d is installed, DnCNN
-and DRUNet where --dncnn or --drunet names their deepinv weights. Figures marked published were not measured here.
+and DRUNet where --dncnn or --drunet names their deepinv weights. Figures marked published were not measured here. LPIPS is
+left out: its weights are a download of their own. A run that was killed goes on with --resume.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from stablenet.pretrained import available, pretrained
 from stablenet.training.denoiser import psnr
 
 Denoise = Callable[[Tensor, float], Tensor]
+COLUMNS = ("images", "noise", "method", "guarantee", "PSNR", "SSIM", "processor seconds an image", "seeds")
+TUNING_IMAGES = 12
 TV_GRID = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PUBLISHED = {
     1: [
@@ -54,6 +58,10 @@ class Method:
     guarantee: str
     function: Denoise
     seeds: int
+
+    @property
+    def key(self) -> tuple:
+        return self.name, self.guarantee, self.seeds
 
 
 def as_numpy(image: Tensor) -> np.ndarray:
@@ -88,7 +96,7 @@ def deepinv_total_variation(factor: float) -> Denoise:
     return lambda noisy, sigma: deepinv.models.TVDenoiser(n_it_max=500)(noisy[None], factor * sigma)[0]
 
 
-def ours(name: str) -> Method:
+def ours(name: str, seeds: int) -> Method:
     network = pretrained(name)
     certificate = certify(network).certificate  # from the weights, in this run
     kind = f"lipschitz <= {certificate.lipschitz:g}, averagedness <= {certificate.averagedness:.4f}, certified in this run"
@@ -97,25 +105,26 @@ def ours(name: str) -> Method:
     def denoise(noisy: Tensor, sigma: float) -> Tensor:
         return network(noisy[None], sigma)[0]
 
-    return Method(name, kind, denoise, 3)
+    return Method(name, kind, denoise, seeds)
 
 
-def peers(channels: int, factors: tuple[float, float], weights: dict[str, str | None], seeds: int) -> list[Method]:
-    proof = "firmly nonexpansive up to its tolerance; weight"
+def peers(channels: int, factor: float, weights: dict[str, str | None], seeds: int, slow_seeds: int) -> list[Method]:
+    proof = f"firmly nonexpansive up to its tolerance; weight {factor:g} sigma"
     found = [
-        Method("TV (scikit-image)", f"{proof} {factors[0]:g} sigma", total_variation(factors[0]), 3),
-        Method("TV (deepinv)", f"{proof} {factors[1]:g} sigma", deepinv_total_variation(factors[1]), seeds),
+        Method("TV (scikit-image)", proof, total_variation(factor), seeds),
+        Method("TV (deepinv)", proof, deepinv_total_variation(factor), slow_seeds),
     ]
     try:
         import pywt  # noqa: F401 - scikit-image's wavelets need it
 
-        found.append(Method("wavelet, BayesShrink (scikit-image)", "none (thresholds depend on the image)", arrays(wavelet), 3))
+        dependent = "none (thresholds depend on the image)"
+        found.append(Method("wavelet, BayesShrink (scikit-image)", dependent, arrays(wavelet), seeds))
     except ImportError:
         print("wavelets are left out: pip install PyWavelets")
     try:
         import bm3d
 
-        found.append(Method("BM3D (bm3d)", "none", arrays(bm3d.bm3d if channels == 1 else bm3d.bm3d_rgb), seeds))
+        found.append(Method("BM3D (bm3d)", "none", arrays(bm3d.bm3d if channels == 1 else bm3d.bm3d_rgb), slow_seeds))
     except ImportError:
         print("BM3D is left out: pip install bm3d (free for non-commercial use)")
     for name, path in weights.items():
@@ -126,36 +135,31 @@ def peers(channels: int, factors: tuple[float, float], weights: dict[str, str | 
 
         model = getattr(deepinv.models, name)(in_channels=channels, out_channels=channels, pretrained=path).eval()
         function = torch.inference_mode()(lambda noisy, sigma, model=model: model(noisy[None], sigma)[0])
-        found.append(Method(name, "none", function, seeds))
+        found.append(Method(name, "none", function, slow_seeds))
     return found
 
 
 def measure(method: Method, images: list[Tensor], level: float) -> tuple[float, float, float]:
-    """Mean PSNR, mean SSIM and median seconds an image."""
+    """Mean PSNR, mean SSIM and median processor seconds an image (all cores together; other work does not disturb them)."""
     scores, similar, times = [], [], []
     for seed in range(method.seeds):
         for k, clean in enumerate(images):
             noisy = add_noise(clean, level, torch.Generator().manual_seed(1000 * seed + k))
-            start = time.perf_counter()
+            start = time.process_time()
             estimate = method.function(noisy, level)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
             scores.append(psnr(estimate, clean))
             axis = -1 if clean.shape[0] == 3 else None
             similar.append(structural_similarity(as_numpy(clean), as_numpy(estimate), data_range=1.0, channel_axis=axis))
-    return mean(scores), mean(similar), median(times)
+    return mean(scores), float(mean(similar)), median(times)
 
 
-def best_factors(folder: Path | None, channels: int, level: float) -> tuple[float, float]:
-    """The weights of both total variations, as multiples of the noise level, with the best PSNR on the tuning images."""
+def best_factor(folder: Path | None, channels: int, level: float) -> float:
+    """The weight of total variation, as a multiple of the noise level, with the best PSNR on the first tuning images."""
     if folder is None:
-        guess = 0.5 if level < 8 / 255 else 0.7 if level < 18 / 255 else 0.8
-        return guess, guess
-    images = load(folder, channels, None)
-    best = []
-    for build in (total_variation, deepinv_total_variation):
-        scores = {f: measure(Method("", "", build(f), 1), images, level)[0] for f in TV_GRID}
-        best.append(max(scores, key=scores.get))
-    return best[0], best[1]
+        return 0.5 if level < 8 / 255 else 0.7 if level < 18 / 255 else 0.8
+    images = load(folder, channels, TUNING_IMAGES)
+    return max(TV_GRID, key=lambda f: measure(Method("", "", total_variation(f), 1), images, level)[0])
 
 
 def load(folder: Path, channels: int, count: int | None) -> list[Tensor]:
@@ -169,7 +173,9 @@ def main() -> None:
     parser.add_argument("--color", type=Path, nargs="*", default=[], help="folders of color test images")
     parser.add_argument("--tune", type=Path, help="folder on which the weight of total variation is picked")
     parser.add_argument("--images", type=int, help="only the first so many of each folder")
-    parser.add_argument("--peer-seeds", type=int, default=3, help="seeds of the slow peers (deepinv's TV, BM3D, networks)")
+    parser.add_argument("--seeds", type=int, default=3, help="of ours and the fast peers")
+    parser.add_argument("--slow-seeds", type=int, default=3, help="of deepinv's TV, BM3D and networks")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that --output has of these very methods")
     parser.add_argument("--dncnn", help="path of deepinv's DnCNN weights")
     parser.add_argument("--drunet", help="path of deepinv's DRUNet weights")
     parser.add_argument("--only-ours", action="store_true")
@@ -177,27 +183,41 @@ def main() -> None:
     a = parser.parse_args()
     if not a.gray and not a.color:
         parser.error("give folders of test images with --gray or --color")
+    earlier = read_rows(a.output / "denoising.json") if a.resume else {}
     rows: list[dict[str, object]] = []
     for channels, folders, numbers in ((1, a.gray, (5, 15, 25, 40)), (3, a.color, (15, 25, 40))):
-        for folder in folders:
-            images = load(folder, channels, a.images)
-            for number in numbers:
-                level = number / 255
-                kind = "gray" if channels == 1 else "color"
-                methods = [ours(name) for name in available() if f"-{kind}" in name]
-                if not a.only_ours:
-                    factors = best_factors(a.tune, channels, level)
-                    methods += peers(channels, factors, {"DnCNN": a.dncnn, "DRUNet": a.drunet}, a.peer_seeds)
-                entries = [(m.name, m.guarantee, *measure(m, images, level), m.seeds) for m in methods]
+        kind = "gray" if channels == 1 else "color"
+        networks = [ours(name, a.seeds) for name in available() if f"-{kind}" in name]
+        for number in numbers:
+            methods = list(networks)
+            if not a.only_ours:
+                factor = best_factor(a.tune, channels, number / 255)
+                weights = {"DnCNN": a.dncnn, "DRUNet": a.drunet}
+                methods += peers(channels, factor, weights, a.seeds, a.slow_seeds)
+            for folder in folders:
+                images = load(folder, channels, a.images)
+                label = f"{folder.name} ({len(images)})"
+                for method in methods:
+                    row = earlier.pop((label, number, *method.key), None)
+                    if row is None:
+                        values = (method.name, method.guarantee, *measure(method, images, number / 255), method.seeds)
+                        row = dict(zip(COLUMNS, (label, number, *values), strict=True))
+                    rows.append(row)
+                    print(row, flush=True)
+                    write("denoising", [*rows, *earlier.values()], a.output, show=False)
                 if folder.name.lower() in ("bsd68", "cbsd68"):
-                    listed = PUBLISHED[channels]
-                    entries += [(f"{n} (published)", g, t[number], "", "", "") for n, g, t in listed if number in t]
-                names = ("method", "guarantee", "PSNR", "SSIM", "seconds an image", "seeds")
-                for entry in entries:
-                    row = {"images": f"{folder.name} ({len(images)})", "noise": number}
-                    rows.append(row | dict(zip(names, entry, strict=True)))
-                    print(rows[-1], flush=True)
+                    for name, guarantee, table in PUBLISHED[channels]:
+                        if number in table:
+                            values = (f"{name} (published)", guarantee, table[number], "", "", "")
+                            rows.append(dict(zip(COLUMNS, (label, number, *values), strict=True)))
+    rows.sort(key=lambda row: (row["images"], row["noise"]))
     write("denoising", rows, a.output)
+
+
+def read_rows(path: Path) -> dict[tuple, dict[str, object]]:
+    """The measured rows of an earlier run by what determines them; none where there is no such file."""
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return {tuple(row[c] for c in ("images", "noise", "method", "guarantee", "seeds")): row for row in rows if row["seeds"]}
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-        write("design", rows, a.results)
+        write("design", rows, a.results, show=name == list(VARIANTS)[-1])
 
 
 if __name__ == "__main__":

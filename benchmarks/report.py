@@ -24,8 +24,8 @@ def seconds(function: Callable[[], object], repeats: int = 5) -> float:
     return median(times)
 
 
-def write(name: str, rows: list[dict[str, object]], folder: Path) -> None:
-    """Print the rows as a table and write folder/name.json and folder/name.md."""
+def write(name: str, rows: list[dict[str, object]], folder: Path, *, show: bool = True) -> None:
+    """Write folder/name.json and folder/name.md, whole or not at all, and print the rows as a table."""
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_text(row[c]) for c in columns) + " |" for row in rows]
@@ -36,9 +36,12 @@ def write(name: str, rows: list[dict[str, object]], folder: Path) -> None:
         "torch": torch.__version__,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
-    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    for ending, text in (("json", json.dumps({"machine": machine, "rows": rows}, indent=2)), ("md", "\n".join(lines))):
+        part = folder / f"{name}.{ending}.part"
+        part.write_text(text + "\n")
+        part.replace(folder / f"{name}.{ending}")
+    if show:
+        print("\n".join(lines))
 
 
 def _text(value: object) -> str:
