@@ -12,28 +12,27 @@ The figures depend on --steps, which the table names: they are no figures of the
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
 import deepinv
 import torch
-from lightning_fabric import Fabric
 from report import write
 from safetensors.torch import load_model, save_model
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from stablenet import certify, tableaus
 from stablenet.blocks import GradientFlow
 from stablenet.certificate import NotCertified
-from stablenet.data import FolderImages, add_noise, as_image, random_patches
+from stablenet.data import FolderImages, add_noise, as_image
 from stablenet.enforcement import Substeps
 from stablenet.interlayers import ChannelTruncation, ZeroChannelLift
 from stablenet.linear import Conv2d
-from stablenet.training.denoiser import psnr
-from stablenet.training.loop import Schedule, fit
+from stablenet.training.denoiser import DenoiserRecipe, psnr, train
+from stablenet.training.loop import Schedule
 
 NOISE_LEVEL = 0.15
 RADII = (0.0, 0.5, 1.0, 2.0)
@@ -80,36 +79,24 @@ def largest_ratio(network: nn.Module, x: Tensor, steps: int = 30) -> float:
     return largest
 
 
-def trained(name: str, model: nn.Module, images: FolderImages, a: argparse.Namespace) -> nn.Module:
-    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-        clean = random_patches(images, count=a.batch, size=a.patch, channels=3, generator=generator)
-        noisy = add_noise(clean, NOISE_LEVEL, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = network(noisy.contiguous(memory_format=torch.channels_last))
-        return (found.float() - clean).square().mean()
-
-    schedule = Schedule(a.steps, learning_rate=a.learning_rate, kernel_rate=1.0, validate_every=a.steps, checkpoint_every=100)
-    a.output.mkdir(parents=True, exist_ok=True)
-    done = a.output / f"{name}-{a.steps}.safetensors"
-    if done.exists():
-        load_model(model, done)
-        return model.eval()
-    average = model
-    runs = fit(
-        Fabric(accelerator="cpu"),
-        model,
-        loss,
-        schedule,
-        seed=0,
-        validation=lambda _: {},
-        checkpoint=a.output / f"{name}-{a.steps}.checkpoint.safetensors",
-        recipe=json.dumps({"name": name, **{k: v for k, v in vars(a).items() if isinstance(v, int | float)}}),
-    )
-    for record, average in runs:  # noqa: B007 - the last is kept
-        if record.step % 50 == 0:
-            print(f"{name}: step {record.step}, loss {record.loss:.5f}", flush=True)
-    save_model(average.eval(), str(done))
-    return average
+def trained(name: str, network: nn.Module, images: FolderImages, a: argparse.Namespace) -> nn.Module:
+    folder = a.output / f"{name}-{a.steps}"
+    done = folder / "weights.safetensors"
+    model = Unconditional(network.to(memory_format=torch.channels_last))
+    if not done.exists():
+        schedule = Schedule(
+            a.steps, learning_rate=a.learning_rate, kernel_rate=1.0, validate_every=a.steps, checkpoint_every=100
+        )
+        recipe = DenoiserRecipe(
+            channels=3, noise_level=NOISE_LEVEL, batch_size=a.batch, patch_size=a.patch, weight_power=0.0, schedule=schedule
+        )
+        average = model
+        for record, average in train(recipe, images, Subset(images, [0]), folder, fused=False, model=model):  # noqa: B007
+            if record.step % 50 == 0:
+                print(f"{name}: step {record.step}, loss {record.loss:.5f}", flush=True)
+        save_model(average.eval(), str(done))
+    load_model(model, done)
+    return model.network.eval()
 
 
 def measure(name: str, function: Callable[[Tensor], Tensor], network: nn.Module | None, images: list[Tensor], steps: int):
@@ -159,22 +146,34 @@ def main() -> None:
         f"{a.blocks} blocks, {tableau.name}": gradient_flow(tableau, a.blocks, a.channels)
         for tableau in (tableaus.EULER, tableaus.HEUN, tableaus.RK4)
     }
-    networks["DnCNN, 20 layers"] = deepinv.models.DnCNN(in_channels=3, out_channels=3, depth=20, pretrained=None)
+    networks["DnCNN, 20 layers"] = DnCNN()
     rows = [measure("total variation", total_variation, None, images, 0)]
     for name, model in networks.items():
-        call = Unconditional(model) if name.startswith("DnCNN") else model
-        network = trained(name.replace(",", "").replace(" ", "-"), call, training, a)
+        network = trained(name.replace(",", "").replace(" ", "-"), model, training, a)
         rows.append(measure(name, network, network, images, a.steps))
         print(rows[-1], flush=True)
     write("stability", rows, a.results)
 
 
 class Unconditional(nn.Module):
-    """deepinv's denoisers take a noise level, which DnCNN ignores."""
+    """A network for one noise level, called like one for many."""
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    channels = 3
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.network = network
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.network(x.contiguous(memory_format=torch.channels_last))
+
+
+class DnCNN(nn.Module):
+    """deepinv's DnCNN without the noise level, which it ignores."""
+
+    def __init__(self, depth: int = 20) -> None:
+        super().__init__()
+        self.denoiser = deepinv.models.DnCNN(in_channels=3, out_channels=3, depth=depth, pretrained=None)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.denoiser(x, NOISE_LEVEL)

@@ -140,7 +140,7 @@ def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
 
 
 def _swept_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-    """The same value as scale sum_j (p_j - p_(j+1)) clamp(u/scale, -j-1, j+1), two sweeps a segment: fast without a compiler."""
+    """The same value as scale sum_j (p_j - p_(j+1)) clamp(u/scale, -j-1, j+1): two sweeps a segment, no compiler needed."""
     v = _wide(u) * scale.reciprocal()
     bends = slopes.to(v.dtype) - functional.pad(slopes.to(v.dtype)[:, 1:], (0, 1))
     part, value = torch.empty_like(v), torch.zeros_like(v)

@@ -133,8 +133,11 @@ def train(
     *,
     fabric: Fabric | None = None,
     fused: bool = True,
-) -> Iterator[tuple[Record, Denoiser]]:
+    model: nn.Module | None = None,
+) -> Iterator[tuple[Record, nn.Module]]:
     """Train a denoiser, yielding (record, averaged denoiser) a step; checkpoints and log.csv go to `folder`.
+
+    `model` replaces the network of the recipe by any module with `channels` and the same call, for comparisons.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def train(
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     fabric.launch()
     torch.manual_seed(recipe.seed)
-    model = initial(recipe)
+    model = initial(recipe) if model is None else model
     fuse(model, fused and _can_compile())
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
