@@ -90,10 +90,7 @@ def trained(name: str, network: nn.Module, images: FolderImages, a: argparse.Nam
         recipe = DenoiserRecipe(
             channels=3, noise_level=NOISE_LEVEL, batch_size=a.batch, patch_size=a.patch, weight_power=0.0, schedule=schedule
         )
-        average = model
-        for record, average in train(recipe, images, Subset(images, [0]), folder, fused=False, model=model):  # noqa: B007
-            if record.step % 50 == 0:
-                print(f"{name}: step {record.step}, loss {record.loss:.5f}", flush=True)
+        *_, (_, average) = train(recipe, images, Subset(images, [0]), folder, fused=False, model=model)
         save_model(average.eval(), str(done))
     load_model(model, done)
     return model.network.eval()
