@@ -16,7 +16,7 @@ import torch
 from report import seconds, write
 from torch import nn
 
-from stablenet import pretrained, spectral
+from stablenet import pretrained, spectral, symbols
 
 HERE = Path(__file__).parent / "results"
 
@@ -43,7 +43,7 @@ def truth_from_below(conv: nn.Conv2d, points: int = 64) -> float:
     """The largest singular value of the symbol on a fine grid, by SVD of every group: at most the norm of the layer."""
     largest = 0.0
     for part in conv.weight.detach().double().chunk(conv.groups):
-        part = spectral._polyphase(part, conv.stride)
+        part = symbols.polyphase(part, conv.stride)
         symbol = torch.fft.rfft2(part, (points, points)).permute(2, 3, 0, 1).reshape(-1, *part.shape[:2])
         gram = symbol @ symbol.mH if symbol.shape[1] <= symbol.shape[2] else symbol.mH @ symbol
         largest = max(largest, math.sqrt(max(float(torch.linalg.eigvalsh(g).max()) for g in gram.split(512))))

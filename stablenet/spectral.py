@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from stablenet import symbols
 
 LinearFunction = Callable[[Tensor], Tensor]
-CHUNK_BYTES = 256 * 2**20
 UNIT_ROUNDOFF = 2.0**-53
 _REMEMBERED: dict[bytes, float] = {}
 
@@ -117,51 +117,6 @@ def power_iteration(
     return estimate, vector, iteration
 
 
-@torch.no_grad()
-def symbol_peak(kernel: Tensor) -> Tensor:
-    """The plane wave (2, inputs, height, width), real and imaginary, that a stride-1 convolution amplifies most.
-
-    kernel (outputs, inputs, height, width). Searched on a grid of at least four points a tap and axis, then on one four
-    times as fine around the best point. Unlike a tracked vector it does not lag behind the weights.
-    """
-    points = 16 * math.ceil(max(*kernel.shape[2:], 8) / 4)
-    symbol = torch.fft.rfft2(kernel, s=(points, points)).permute(2, 3, 0, 1).flatten(0, 1)
-    place, _ = _strongest(symbol)
-    spacing = 2 * math.pi / points
-    offsets = torch.arange(-2, 3, device=kernel.device, dtype=kernel.dtype) / 4
-    lines = [(offsets + index) * spacing for index in divmod(place, points // 2 + 1)]
-    waves = []
-    for line, size in zip(lines, kernel.shape[2:], strict=True):
-        angles = line[:, None] * torch.arange(size, device=kernel.device, dtype=kernel.dtype)
-        waves.append(torch.polar(torch.ones_like(angles), -angles))
-    rows = torch.einsum("ochw,ah->aocw", kernel.to(waves[0].dtype), waves[0])
-    place, vector = _strongest(torch.einsum("aocw,bw->aboc", rows, waves[1]).flatten(0, 1))
-    row, column = divmod(place, 5)
-    wave = vector[:, None, None] * waves[0][row][:, None] * waves[1][column]
-    return torch.view_as_real(wave).movedim(-1, 0).contiguous()
-
-
-def _strongest(symbols: Tensor) -> tuple[int, Tensor]:
-    """Of matrices (places, outputs, inputs): the place of the largest singular value, and its right singular vector."""
-    inputs = symbols.shape[2]
-    if inputs == 1:
-        return int(symbols.abs().square().sum((1, 2)).argmax()), symbols.new_ones(1)
-    gram = symbols.mH @ symbols
-    power = gram
-    for _ in range(5):
-        power = power @ power
-        power = power / torch.linalg.vector_norm(power, dim=(1, 2), keepdim=True).clamp_min(1e-30)
-    start = torch.linspace(1.0, 2.0, inputs, device=symbols.device).to(symbols.dtype)
-    vectors = functional.normalize(power @ start, dim=1)
-    place = int((gram @ vectors[..., None]).abs().square().sum((1, 2)).argmax())
-    return place, vectors[place]
-
-
-def symbol_norm(kernel: Tensor, wave: Tensor) -> Tensor:
-    """|A wave| of a convolution for a `symbol_peak`, differentiable: its norm up to the grid, from below."""
-    return torch.einsum("ochw,pchw->op", kernel, wave).norm()
-
-
 def _normal_step(function: LinearFunction, adjoint: LinearFunction | None, vector: Tensor) -> tuple[Tensor, Tensor]:
     if adjoint is not None:
         with torch.no_grad():
@@ -226,7 +181,7 @@ def convolution_upper_bound(
     strides = [1 if circular else s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     largest = 0.0
     for part in kernel.chunk(groups):
-        largest = max(largest, _kernel_bound(_polyphase(part, strides), excess))
+        largest = max(largest, _kernel_bound(symbols.polyphase(part, strides), excess))
     return magnitude * largest * (1 + 1e-12)
 
 
@@ -235,11 +190,11 @@ def _kernel_bound(kernel: Tensor, excess: float) -> float:
     key = hashlib.sha256(f"{tuple(kernel.shape)} {excess!r}".encode() + kernel.contiguous().numpy().tobytes()).digest()
     if key not in _REMEMBERED:
         sizes = kernel.shape[2:]
-        points = [_grid_size(k, excess / len(sizes)) for k in sizes]
+        points = [symbols.grid_size(k, excess / len(sizes)) for k in sizes]
         factor = math.prod(1 / math.cos(math.pi * (k - 1) / (2 * n)) for k, n in zip(sizes, points, strict=True))
         if len(_REMEMBERED) >= 1000:
             _REMEMBERED.clear()
-        _REMEMBERED[key] = factor * _largest_singular_value(_symbol(kernel, points))
+        _REMEMBERED[key] = factor * _largest_singular_value(symbols.sampled(kernel, points))
     return _REMEMBERED[key]
 
 
@@ -252,47 +207,6 @@ def _normalized(weight: Tensor) -> tuple[Tensor, float]:
     if not math.isfinite(magnitude):
         raise ValueError("the weights hold NaN or infinity: no norm exists; restore a checkpoint")
     return (weight / magnitude if magnitude else weight), magnitude
-
-
-def _polyphase(kernel: Tensor, strides: Sequence[int]) -> Tensor:
-    """The stride-1 kernel over pixel-unshuffled input with the same norm as the strided convolution."""
-    for axis, s in enumerate(strides, start=2):
-        if s == 1:
-            continue
-        missing = -kernel.shape[axis] % s
-        pad = [0, 0] * (kernel.ndim - 1 - axis) + [0, missing]
-        kernel = functional.pad(kernel, pad).unflatten(axis, (-1, s)).movedim(axis + 1, 2).flatten(1, 2)
-    return kernel
-
-
-def _grid_size(k: int, excess: float) -> int:
-    """The smallest even N with 1/cos(pi (k - 1)/(2 N)) <= 1 + excess."""
-    if k == 1:
-        return 1
-    n = math.ceil(math.pi * (k - 1) / (2 * math.acos(1 / (1 + excess))))
-    return n + n % 2
-
-
-def _symbol(kernel: Tensor, points: Sequence[int]):
-    """Chunks (frequencies, out, in) of W(theta) = sum_j W_j exp(-i j theta), half of the grid (the rest is conjugate)."""
-    sizes = [n // 2 + 1 if axis == 0 else n for axis, n in enumerate(points)]
-    waves = []  # exp(-i j theta) an axis, (frequencies, taps)
-    for m, n, k in zip(sizes, points, kernel.shape[2:], strict=True):
-        angle = (-2 * math.pi / n) * torch.outer(torch.arange(m, dtype=torch.float64), torch.arange(k, dtype=torch.float64))
-        waves.append(torch.polar(torch.ones_like(angle), angle))
-    taps = kernel.movedim((0, 1), (-2, -1)).to(torch.complex128)[None]
-    yield from _transformed(taps, waves)
-
-
-def _transformed(part: Tensor, waves: Sequence[Tensor]) -> Iterator[Tensor]:
-    """(frequencies, taps of each axis left, out, in) with the next axis transformed, in pieces of CHUNK_BYTES."""
-    if not waves:
-        yield part
-        return
-    room = max(1, CHUNK_BYTES // (16 * part[0, 0].numel()))
-    for wave in waves[0].split(room):
-        for piece in part.split(max(1, room // len(wave))):
-            yield from _transformed(torch.einsum("nk,fk...->fn...", wave, piece).flatten(0, 1), waves[1:])
 
 
 def _largest_singular_value(chunks) -> float:

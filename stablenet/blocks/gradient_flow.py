@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stablenet import spectral
+from stablenet import spectral, symbols
 from stablenet.activations import perspective, slope_interval, smoothness
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, require_unaltered, rule
 from stablenet.enforcement import Policy, Rescale, Schedule, Step, Substeps
@@ -117,8 +117,8 @@ class GradientFlow(nn.Module):
     @torch.no_grad()
     def _track(self, iterations: int) -> None:
         if self._has_symbol:
-            vector = spectral.symbol_peak(self.linear.weight)
-            norm = float(spectral.symbol_norm(self.linear.weight, vector))
+            vector = symbols.peak(self.linear.weight)
+            norm = float(symbols.gain(self.linear.weight, vector))
         else:
             linear, adjoint = self._maps(self.power_vector.shape[2:])
             norm, vector, _ = spectral.power_iteration(
@@ -152,7 +152,7 @@ class GradientFlow(nn.Module):
         if z < 0.999 * self.z_max:
             return weight
         if self._has_symbol:
-            norm = spectral.symbol_norm(weight, self.power_vector)
+            norm = symbols.gain(weight, self.power_vector)
         else:
             kernel = self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
             norm = self.linear(self.power_vector, kernel).norm()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import stablenet
-from stablenet import spectral
+from stablenet import spectral, symbols
 from stablenet.blocks import GradientFlow
 from stablenet.enforcement import Rescale, Step
 from stablenet.linear import Conv2d, Dense, PolyphaseConv2d
@@ -24,7 +24,7 @@ def test_the_peak_lies_between_the_sampled_symbol_and_the_certified_bound(shape)
     kernel = torch.randn(outputs, inputs, side, side, generator=torch.Generator().manual_seed(outputs), dtype=torch.float64)
     symbol = torch.fft.fft2(kernel, s=(32, 32)).permute(2, 3, 0, 1)
     dense = float(torch.linalg.svdvals(symbol).max())
-    found = float(spectral.symbol_norm(kernel, spectral.symbol_peak(kernel)))
+    found = float(symbols.gain(kernel, symbols.peak(kernel)))
     assert found >= dense * (1 - 1e-3)
     bound = spectral.convolution_upper_bound(kernel)
     assert bound * (1 - 0.015) <= found <= bound
