@@ -1,6 +1,6 @@
-"""What stands between blocks: isometric lifts and their adjoints, all exact (a permutation or zeros).
+"""What stands between blocks: isometric lifts and their adjoints, MaxMin, norm-1 pooling; nothing here learns.
 
-Source: conjugation E^T T E with E^T E = I keeps averagedness (docs/theorems.md, C3).
+Source: conjugation E^T T E with E^T E = I keeps averagedness (docs/theorems.md, C3); MaxMin is [Anil2019].
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stablenet.certificate import NONEXPANSIVE, CertificateTree, rule
+from stablenet.certificate import NONEXPANSIVE, CertificateTree, NotCertified, rule
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,51 @@ class ChannelTruncation(nn.Module):
         if x.shape[1] < self.outputs:
             raise ValueError(f"ChannelTruncation({self.outputs}) needs at least as many channels, got {x.shape[1]}")
         return x[:, : self.outputs]
+
+
+class MaxMin(nn.Module):
+    """(batch, channels, ...) -> the same: channels k and k + channels/2 become their maximum and minimum. [Anil2019]
+
+    Two entries sorted at each point, hence nonexpansive and norm-preserving. It is not elementwise, so that it stands
+    between blocks and never inside one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 2:
+            raise ValueError(f"MaxMin pairs channels: their number must be even, got {x.shape[1]}")
+        first, second = x.chunk(2, 1)
+        return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], 1)
+
+
+class NormPool2d(nn.Module):
+    """(batch, channels, height, width) -> height and width divided by `size`: sums over size x size cells, divided by size.
+
+    Its rows are orthonormal, so that the Lipschitz constant is 1 and attained; the ordinary mean wastes a factor `size`.
+    Rows and columns beyond a multiple of `size` are refused rather than dropped.
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        super().__init__()
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be an integer of at least 1, got {size!r}")
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] % self.size or x.shape[-1] % self.size:
+            raise ValueError(f"NormPool2d({self.size}) needs a multiple of {self.size}, got {x.shape[-2]} x {x.shape[-1]}")
+        return functional.avg_pool2d(x, self.size, divisor_override=self.size)
+
+
+@rule(MaxMin)
+def _certify_maxmin(module: nn.Module) -> CertificateTree:
+    return CertificateTree("MaxMin", NONEXPANSIVE, "two entries sorted")
+
+
+@rule(NormPool2d)
+def _certify_pool(module: NormPool2d) -> CertificateTree:
+    if type(module.size) is not int or module.size < 1:
+        raise NotCertified(f"NormPool2d with size {module.size!r} has no proof")
+    return CertificateTree("NormPool2d", NONEXPANSIVE, "orthonormal rows")
 
 
 @rule(ZeroChannelLift, ChannelTruncation)

@@ -70,3 +70,15 @@ def attack(
         x = x + torch.where(size > 0, 0.3 * distance * step / size.clamp_min(1e-300), 0.0)
         direction = torch.where(_sizes(direction) > 0, direction, d.detach())
     return Found(lipschitz, alpha)
+
+
+def steepest_gain(function: Map, x: Tensor, *, iterations: int = 40, seed: int = 0) -> float:
+    """The largest |J v|/|v| of the Jacobian at the points x (batch, ...), by power iteration: a map between any two spaces."""
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+    largest = 0.0
+    for _ in range(iterations):
+        v = v / _sizes(v).clamp_min(1e-300)
+        _, image = torch.autograd.functional.jvp(function, x, v)
+        largest = max(largest, float(image.flatten(1).norm(dim=1).max()))
+        _, v = torch.autograd.functional.vjp(function, x, image)
+    return largest

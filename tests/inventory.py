@@ -11,9 +11,9 @@ from torch import nn
 from stablenet import tableaus
 from stablenet.activations import Clamp, LinearSpline
 from stablenet.blocks import GradientFlow
-from stablenet.enforcement import Step
+from stablenet.enforcement import Step, Substeps
 from stablenet.linear import Conv1d, Conv2d, Conv3d, Dense, PolyphaseConv2d
-from stablenet.networks import Denoiser, DenoiserArchitecture
+from stablenet.networks import Classifier, ClassifierArchitecture, Denoiser, DenoiserArchitecture
 
 RADII = {
     tableaus.EULER: 1.0,
@@ -74,6 +74,23 @@ ARCHITECTURES = {
     ),
 }
 
+CLASSIFIERS = {
+    "average": ClassifierArchitecture(height=8, width=8, stages=((4, 1), (6, 1)), dense_features=8, classes=4),
+    "unshuffle": ClassifierArchitecture(
+        channels=3, height=7, width=9, stages=((12, 1),), dense_features=6, dense_blocks=1, downsampling="unshuffle", classes=3
+    ),
+    "heun-substeps": ClassifierArchitecture(
+        height=8,
+        width=8,
+        stages=((4, 1), (16, 1)),
+        downsampling="unshuffle",
+        tableau=tableaus.HEUN,
+        policy=Substeps(),
+        classes=3,
+    ),
+    "no-maxmin": ClassifierArchitecture(height=6, width=6, scale=1, stages=((3, 2),), dense_blocks=0, maxmin=False, classes=2),
+}
+
 
 def block(
     tableau: tableaus.ButcherTableau = tableaus.EULER,
@@ -114,4 +131,14 @@ def wild_denoiser(architecture: DenoiserArchitecture, seed: int = 0) -> Denoiser
         network.log_scales.add_(torch.randn_like(network.log_scales))
         if network.anchors is not None:
             network.anchors.add_(3 * torch.randn_like(network.anchors) - 2)
+    return network.double().eval()
+
+
+def wild_classifier(architecture: ClassifierArchitecture, seed: int = 0) -> Classifier:
+    """A float64 classifier whose weights are far from their initial values, in evaluation mode."""
+    torch.manual_seed(seed)
+    network = Classifier(architecture)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
     return network.double().eval()

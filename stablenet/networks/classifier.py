@@ -1,0 +1,197 @@
+"""A classifier whose logits have known Lipschitz constants, also in pairs: every prediction comes with a radius.
+
+Source: gradient-flow blocks [Sherry2024]; the radius min_j (f_y - f_j) / Lip(f_y - f_j) is docs/theorems.md, R1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stablenet import spectral
+from stablenet.blocks.gradient_flow import GradientFlow
+from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify, rule
+from stablenet.enforcement import Policy, Rescale
+from stablenet.interlayers import IsometricLift, MaxMin, NormPool2d, ZeroChannelLift
+from stablenet.linear import Conv2d, Dense
+from stablenet.tableaus import EULER, ButcherTableau
+
+DOWNSAMPLINGS = ("unshuffle", "average")
+
+
+@dataclass(frozen=True)
+class ClassifierArchitecture:
+    """The shape of a `Classifier`.
+
+    Parameters
+    ----------
+    channels, height, width : of the images; classes : how many.
+    scale : of the pixel-unshuffle lift at the entrance (1: none).
+    stages : (channels, blocks) at each resolution, which halves from stage to stage; channels never shrink.
+    kernel_size : of the convolutions in the blocks, odd.
+    downsampling : between stages; "unshuffle" keeps everything (four times the channels), "average" keeps the means.
+    dense_features : hidden features of each dense block; dense_blocks : how many of them stand before the head.
+    maxmin : MaxMin after each block. tableau, policy : of all blocks.
+    """
+
+    channels: int = 1
+    height: int = 28
+    width: int = 28
+    classes: int = 10
+    scale: int = 2
+    stages: tuple[tuple[int, int], ...] = ((32, 3), (64, 3))
+    kernel_size: int = 3
+    downsampling: str = "average"
+    dense_features: int = 256
+    dense_blocks: int = 2
+    maxmin: bool = True
+    tableau: ButcherTableau = EULER
+    policy: Policy = Rescale()
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "height", "width", "scale", "kernel_size", "dense_features"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        if not isinstance(self.classes, int) or self.classes < 2:
+            raise ValueError(f"classes must be an integer of at least 2, got {self.classes!r}")
+        if self.dense_blocks < 0:
+            raise ValueError(f"dense_blocks must be >= 0, got {self.dense_blocks}")
+        if self.downsampling not in DOWNSAMPLINGS:
+            raise ValueError(f"downsampling must be one of {', '.join(DOWNSAMPLINGS)}, got {self.downsampling!r}")
+        object.__setattr__(self, "stages", tuple((int(c), int(n)) for c, n in self.stages))
+        for _ in self.shapes():
+            pass
+
+    def shapes(self) -> Iterator[tuple[int, int, int]]:
+        """(channels, height, width) in each stage.
+
+        Raises
+        ------
+        ValueError : no stage, a stage whose channels are fewer than what reaches it, or an image that cannot be halved.
+        """
+        if not self.stages:
+            raise ValueError("stages must hold at least one (channels, blocks)")
+        arriving = self.channels * self.scale**2
+        height, width = -(-self.height // self.scale), -(-self.width // self.scale)
+        for k, (features, blocks) in enumerate(self.stages):
+            if k:
+                if height % 2 or width % 2:
+                    raise ValueError(
+                        f"stage {k} would halve {height} x {width}: choose scale and the number of stages so that every stage "
+                        "but the last has even sides"
+                    )
+                height, width = height // 2, width // 2
+                arriving *= 4 if self.downsampling == "unshuffle" else 1
+            if features < arriving or blocks < 0 or (self.maxmin and features % 2):
+                raise ValueError(
+                    f"stage {k} has {features} channels and {blocks} blocks: {arriving} channels reach it and none may be "
+                    "dropped; blocks must be >= 0, and channels even for MaxMin"
+                )
+            arriving = features
+            yield features, height, width
+
+
+class PairwiseHead(nn.Module):
+    """(batch, features) -> (batch, classes): y_i = <w_i, x> / |w_i| + b_i, so that each logit is 1-Lipschitz in x.
+
+    The difference of logits i and j has the constant |w_i/|w_i| - w_j/|w_j||, exactly.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        nn.init.orthogonal_(self.weight)
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, functional.normalize(self.weight), self.bias)
+
+    def pairwise_lipschitz(self) -> Tensor:
+        """(classes, classes) float64: the constant of each difference of logits, rounded up; 0 on the diagonal.
+
+        Computed from the rows as the forward pass uses them, rounding of the normalization included.
+        """
+        rows = functional.normalize(self.weight.detach()).double().cpu()
+        distances = (rows[:, None] - rows[None]).norm(dim=-1)
+        return distances * (1 + 1e-12)
+
+
+class Classifier(nn.Module):
+    """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1].
+
+    Lift, stages of gradient-flow blocks, downsampling between stages, dense blocks, head. Everything before the head is
+    nonexpansive by construction, and `certify` states by how much from the weights.
+
+    Raises
+    ------
+    ValueError : images of another shape or dtype, empty, or with NaN or infinity.
+    """
+
+    def __init__(self, architecture: ClassifierArchitecture = ClassifierArchitecture()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.architecture = a = architecture
+        self.lift = IsometricLift(a.scale)
+        layers: list[nn.Module] = []
+        shapes = list(a.shapes())
+        for k, (features, _, _) in enumerate(shapes):
+            if k:
+                layers.append(nn.PixelUnshuffle(2) if a.downsampling == "unshuffle" else NormPool2d(2))
+            layers.append(ZeroChannelLift(features))
+            for _ in range(a.stages[k][1]):
+                layers += self._joined(Conv2d(features, features, a.kernel_size))
+        layers.append(nn.Flatten())
+        size = math.prod(shapes[-1])
+        for _ in range(a.dense_blocks):
+            layers += self._joined(Dense(size, a.dense_features))
+        self.body = nn.Sequential(*layers)
+        self.head = PairwiseHead(size, a.classes)
+
+    def _joined(self, linear: nn.Module) -> list[nn.Module]:
+        a = self.architecture
+        block = GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy)
+        return [block, MaxMin()] if a.maxmin else [block]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        return self.head(self.body(self.lift(x - 0.5)))
+
+    def _check(self, x: Tensor) -> None:
+        a = self.architecture
+        expected = (a.channels, a.height, a.width)
+        if not isinstance(x, Tensor) or x.ndim != 4 or tuple(x.shape[1:]) != expected or len(x) == 0:
+            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"images must have shape (batch, {a.channels}, {a.height}, {a.width}), as trained on, and be at least one; "
+                f"got {shape}: resize or convert them first"
+            )
+        if x.dtype != self.head.weight.dtype:
+            raise ValueError(
+                f"images have dtype {x.dtype}, the weights {self.head.weight.dtype}: scale them to [0, 1] and convert with "
+                f".to({self.head.weight.dtype})"
+            )
+        if not self.training and not torch.isfinite(x.sum()):
+            raise ValueError("the images hold NaN or infinity")
+
+    def pairwise_lipschitz(self) -> Tensor:
+        """(classes, classes) float64: a certified Lipschitz constant of each difference of logits, from the present weights."""
+        return self.head.pairwise_lipschitz() * certify(self.body).lipschitz
+
+
+@rule(PairwiseHead)
+def _certify_head(head: PairwiseHead) -> CertificateTree:
+    bound = spectral.matrix_upper_bound(functional.normalize(head.weight.detach()))
+    return CertificateTree("PairwiseHead", Certificate(bound), f"rows of norm 1, spectral norm <= {bound:.6g}")
+
+
+@rule(Classifier)
+def _certify(classifier: Classifier) -> CertificateTree:
+    if type(classifier.lift) is not IsometricLift or type(classifier.architecture) is not ClassifierArchitecture:
+        raise NotCertified(f"a Classifier with lift {classifier.lift!r} and {classifier.architecture!r} has no proof")
+    trees = (certify(classifier.body), certify(classifier.head))
+    total = trees[0].certificate.then(trees[1].certificate)
+    return CertificateTree("Classifier", total, "isometric lift, body, head", trees)

@@ -1,0 +1,1 @@
+"""Certified radii and the attacks that they are held against."""
