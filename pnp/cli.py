@@ -172,7 +172,8 @@ def load_image(path: Path | None) -> Tensor:
 def load_denoiser(name: str) -> nn.Module:
     """A denoiser by name or from a file of weights; prints its certificate."""
     path = Path(name)
-    denoiser = load(path) if path.suffix == ".safetensors" or path.exists() else pretrained(name)
+    named = path.suffix != ".safetensors" and not path.exists()
+    denoiser = pretrained(name, kind="denoiser") if named else load(path, kind="denoiser")
     print(f"denoiser     {name}, {certify(denoiser).certificate}")
     return denoiser
 

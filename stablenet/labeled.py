@@ -154,3 +154,15 @@ def torchvision_set(name: str, root: Path, *, train: bool = True, download: bool
     images = torch.as_tensor(dataset.data)
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     return LabeledImages(images, torch.as_tensor(dataset.targets), tuple(map(str, dataset.classes)))
+
+
+def read_labeled(root: Path, *, train: bool, channels: int, size: int | None = None) -> LabeledImages:
+    """Labeled images from a folder of idx files (train-* or t10k-*) or of one folder a class.
+
+    Raises
+    ------
+    ValueError : the folder is missing or holds neither, or what it holds cannot be read.
+    """
+    if root.is_dir() and any(root.glob("*-ubyte*")):
+        return idx_folder(root, train=train)
+    return class_folders(root, size=size, channels=channels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -17,11 +17,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from stablenet.certificate import CertificateTree, certify
+from stablenet.certificate import Certificate, CertificateTree, certify
+from stablenet.networks.classifier import Classifier, ClassifierArchitecture
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 
-ARCHITECTURE = ("channels", "features", "kernel_size", "blocks", "segments", "scale", "extra_channels")
-ARCHITECTURE += ("averagedness", "anchored", "max_noise_level")
+KINDS = {"denoiser": (Denoiser, DenoiserArchitecture), "classifier": (Classifier, ClassifierArchitecture)}
+NOT_IN_CARDS = ("tableau", "policy")
 FORMAT = 1
 TRAINING_ONLY = ("power_vector", "tracked_norm")
 
@@ -56,10 +57,11 @@ def weights_path(name: str) -> Path:
     return data_path(f"weights/{name}.safetensors") if name in available() else Path(name)
 
 
-def pretrained(name: str) -> nn.Module:
+def pretrained(name: str, *, kind: str | None = None) -> nn.Module:
     """A shipped network by name, as "denoiser-gray", in evaluation mode and re-certified from its weights.
 
-    Call it as denoiser(x, sigma) with x (batch, channels, height, width) in [0, 1] and sigma a standard deviation.
+    Call a denoiser as denoiser(x, sigma) with x (batch, channels, height, width) in [0, 1] and sigma a standard deviation,
+    a classifier as classifier(x). `kind` asks for a "denoiser" or a "classifier" and refuses the other.
 
     Raises
     ------
@@ -67,19 +69,24 @@ def pretrained(name: str) -> nn.Module:
     """
     if name not in available():
         raise WeightsRefused(f"no weights named {name!r}: available are {', '.join(available()) or 'none'}")
-    return load(data_path(f"weights/{name}.safetensors"))
+    return load(data_path(f"weights/{name}.safetensors"), kind=kind)
 
 
-def load(path: Path | str) -> nn.Module:
+def load(path: Path | str, *, kind: str | None = None) -> nn.Module:
     """A network from weights saved by `save`, with their card beside them, in evaluation mode, frozen.
+
+    `kind` asks for a "denoiser" or a "classifier" and refuses the other.
 
     Raises
     ------
-    WeightsRefused : a file is missing or unreadable, its sha256 is not the card's, a weight is NaN or infinite, or the
-        certificate computed from the weights is worse than the card's.
+    WeightsRefused : a file is missing or unreadable, its sha256 is not the card's, a weight is NaN or infinite, the
+        certificate computed from the weights is worse than the card's, or it is of another kind.
     """
     path = Path(path)
     card = read_card(path)
+    found_kind = card.get("kind", "denoiser")
+    if found_kind not in KINDS or (kind is not None and kind != found_kind):
+        raise WeightsRefused(f"{path.name} holds a {found_kind}: needed is a {kind or ' or a '.join(KINDS)}")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != card.get("sha256"):
@@ -94,19 +101,27 @@ def load(path: Path | str) -> nn.Module:
         )
     try:
         tensors = load_tensors(content)
-        network = Denoiser(DenoiserArchitecture(**card["architecture"]))
+        network_class, architecture_class = KINDS[found_kind]
+        network = network_class(architecture_class(**card["architecture"]))
         _fill(network, tensors)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise WeightsRefused(f"{path.name} does not fit its card: {error}") from None
     network.requires_grad_(False)
     found, stated = certify(network).certificate, card["certificate"]
-    holds = found.is_averaged and found.lipschitz <= stated["lipschitz"] * (1 + 1e-9)
-    if not (holds and found.averagedness <= stated["averagedness"] * (1 + 1e-9)):
+    alpha = stated["averagedness"]
+    holds = _worth_a_card(network, found) and found.lipschitz <= stated["lipschitz"] * (1 + 1e-9)
+    if not (holds and (alpha is None or found.averagedness <= alpha * (1 + 1e-9))):
+        claims = f"lipschitz <= {stated['lipschitz']:.6g}" + ("" if alpha is None else f" and averagedness <= {alpha:.6g}")
         raise WeightsRefused(
-            f"the certificate of {path.name} no longer holds: its card states lipschitz <= {stated['lipschitz']:.6g} and "
-            f"averagedness <= {stated['averagedness']:.6g}, the weights give {found}; train or fetch them again"
+            f"the certificate of {path.name} no longer holds: its card states {claims}, the weights give {found}; train or "
+            "fetch them again"
         )
     return network
+
+
+def _worth_a_card(network: nn.Module, certificate: Certificate) -> bool:
+    """Denoisers must be averaged; of a classifier any finite constant says something."""
+    return certificate.is_averaged or type(network) is Classifier
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -137,23 +152,28 @@ def read_card(path: Path | str) -> dict:
     try:
         card = json.loads(place.read_text())
         card["architecture"], card["sha256"]
-        card["certificate"] = {key: float(card["certificate"][key]) for key in ("lipschitz", "averagedness")}
+        stated = card["certificate"]
+        alpha = None if card.get("kind") == "classifier" else float(stated["averagedness"])
+        card["certificate"] = {"lipschitz": float(stated["lipschitz"]), "averagedness": alpha}
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsRefused(f"the card {place.name} cannot be used: {error!r}") from None
     return card
 
 
-def save(network: Denoiser, path: Path | str, **provenance: object) -> CertificateTree:
+def save(network: Denoiser | Classifier, path: Path | str, **provenance: object) -> CertificateTree:
     """Write weights and card (PATH.safetensors, PATH.json), each aside and then renamed; returns the certificate.
 
-    `provenance` (data, recipe, seed, psnr, ...) goes into the card as it is and must be JSON.
+    `provenance` (data, recipe, seed, scores, ...) goes into the card as it is and must be JSON.
 
     Raises
     ------
-    WeightsRefused : the network is not averaged, so that it has no certificate worth a card, or it has a tableau or a
-        policy that the card would not keep.
+    WeightsRefused : a denoiser that is not averaged, so that it has no certificate worth a card, or a tableau or policy
+        that the card would not keep.
     """
-    standard = DenoiserArchitecture()
+    kind = next((name for name, (network_class, _) in KINDS.items() if type(network) is network_class), None)
+    if kind is None:
+        raise WeightsRefused(f"not saved: a {type(network).__name__} is neither a {' nor a '.join(KINDS)}")
+    standard = KINDS[kind][1]()
     if network.architecture.tableau != standard.tableau or network.architecture.policy != standard.policy:
         raise WeightsRefused(
             f"not saved: cards describe networks with tableau {standard.tableau.name} and policy {standard.policy}, not "
@@ -163,16 +183,17 @@ def save(network: Denoiser, path: Path | str, **provenance: object) -> Certifica
     training = network.training
     network.eval()
     tree = certify(network)
-    if not tree.certificate.is_averaged:
+    if not _worth_a_card(network, tree.certificate):
         raise WeightsRefused(f"not saved: the network is not certified averaged ({tree.certificate}); call enforce(model)")
     content = save_tensors(
         {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items() if not k.endswith(TRAINING_ONLY)}
     )
-    architecture = asdict(network.architecture)
+    values = asdict(network.architecture)
     card = {
         "name": path.stem,
+        "kind": kind,
         "format": FORMAT,
-        "architecture": {key: architecture[key] for key in ARCHITECTURE},
+        "architecture": {f.name: values[f.name] for f in fields(standard) if f.name not in NOT_IN_CARDS},
         "certificate": {"lipschitz": tree.lipschitz, "averagedness": tree.averagedness},
         "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(p.numel() for p in network.parameters()),

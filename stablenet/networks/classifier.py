@@ -111,6 +111,11 @@ class PairwiseHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, functional.normalize(self.weight), self.bias)
 
+    def distances(self) -> Tensor:
+        """(classes, classes): |w_i/|w_i| - w_j/|w_j||, differentiable off the diagonal, where training pushes on them."""
+        rows = functional.normalize(self.weight)
+        return (2 - 2 * rows @ rows.T).clamp_min(1e-6).sqrt()
+
     def pairwise_lipschitz(self) -> Tensor:
         """(classes, classes) float64: the constant of each difference of logits, rounded up; 0 on the diagonal.
 

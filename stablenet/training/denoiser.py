@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import warnings
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from stablenet.data import add_noise, as_image, random_patches
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 from stablenet.pretrained import load, weights_path
 from stablenet.training.loop import Record, Schedule, fit
+from stablenet.training.records import logged
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def initial(recipe: DenoiserRecipe) -> Denoiser:
     """
     if recipe.start is None:
         return Denoiser(recipe.architecture)
-    return load(weights_path(recipe.start)).grown(recipe.architecture).requires_grad_(True)
+    return load(weights_path(recipe.start), kind="denoiser").grown(recipe.architecture).requires_grad_(True)
 
 
 @torch.inference_mode()
@@ -176,41 +176,7 @@ def train(
         checkpoint=folder / "checkpoint.safetensors",
         recipe=recipe.to_json(),
     )
-    yield from _logged(runs, folder)
-
-
-def _logged(runs: Iterator[tuple[Record, Denoiser]], folder: Path) -> Iterator[tuple[Record, Denoiser]]:
-    """Append each validation to log.csv and TensorBoard (where installed)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        board = SummaryWriter(str(folder / "tensorboard"))
-    except ImportError:
-        board = None
-    total, count = 0.0, 0
-    for record, average in runs:
-        total, count = total + record.loss, count + 1
-        if record.validation:
-            row = {
-                "step": record.step,
-                "loss": total / count,
-                "learning_rate": record.learning_rate,
-            } | record.validation
-            path = folder / "log.csv"
-            fresh = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
-            for name, value in row.items():
-                if board is not None and name != "step":
-                    board.add_scalar(name, value, record.step)
-            total, count = 0.0, 0
-        yield record, average
-    if board is not None:
-        board.close()
+    yield from logged(runs, folder, write=fabric.is_global_zero)
 
 
 def _can_compile() -> bool:

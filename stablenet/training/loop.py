@@ -73,10 +73,12 @@ def fit(
     validation: Validation,
     checkpoint: Path,
     recipe: str,
+    shared_batches: bool = False,
 ) -> Iterator[tuple[Record, nn.Module]]:
     """Train `model`, yielding (record, averaged model) a step; resumes from `checkpoint` when it exists.
 
-    The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one.
+    The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one; with
+    `shared_batches` not on the rank either: the loss then takes its device's share of one batch.
 
     Raises
     ------
@@ -88,7 +90,8 @@ def fit(
     done = load_checkpoint(checkpoint, model, average, optimizer, recipe) if checkpoint.exists() else 0
     wrapped, optimizer = fabric.setup(model.to(fabric.device), optimizer)
     for step in range(done, schedule.steps):
-        generator = torch.Generator().manual_seed(_mixed(seed, step, fabric.global_rank))
+        rank = () if shared_batches else (fabric.global_rank,)
+        generator = torch.Generator().manual_seed(_mixed(seed, step, *rank))
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["share"]
         value = loss(wrapped, generator)

@@ -14,7 +14,10 @@ from rich.progress import Progress
 from torch.utils.data import Dataset, Subset
 
 from stablenet.data import BundledPhotographs, FolderImages
-from stablenet.pretrained import read_card, save, weights_path
+from stablenet.labeled import LabeledImages, idx_folder, read_labeled
+from stablenet.pretrained import data_path, read_card, save, weights_path
+from stablenet.training.classifier import ClassifierRecipe
+from stablenet.training.classifier import train as train_classifier
 from stablenet.training.denoiser import DenoiserRecipe, train
 
 
@@ -46,13 +49,7 @@ class TrainDenoiser:
         if self.devices < 1 or self.validation_count < 1:
             raise ValueError(f"devices and validation_count must be >= 1, got {self.devices}, {self.validation_count}")
         if self.card is not None:
-            if not self.card.is_file():
-                raise ValueError(f"no card at {self.card}: give the .json beside the weights")
-            try:
-                recipe = DenoiserRecipe.from_json(json.dumps(json.loads(self.card.read_text())["recipe"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"the card {self.card} holds no recipe that can be repeated: {error!r}") from None
-            object.__setattr__(self, "recipe", recipe)
+            object.__setattr__(self, "recipe", _recipe_of(self.card, DenoiserRecipe))
 
 
 def open_images(folders: tuple[Path, ...], channels: int, exclude: tuple[str, ...] = ()) -> Dataset:
@@ -60,40 +57,100 @@ def open_images(folders: tuple[Path, ...], channels: int, exclude: tuple[str, ..
     return FolderImages(folders, channels=channels, exclude=exclude) if folders else BundledPhotographs(channels=channels)
 
 
-def run(command: TrainDenoiser) -> Path:
+@dataclass(frozen=True)
+class TrainClassifier:
+    """Train a certified-Lipschitz classifier. A killed run continues from its last checkpoint, to the same weights."""
+
+    data: Path | None = None
+    """Training images: a folder of idx files (train-*), or of one folder a class; none: the 10,000 Fashion-MNIST images that
+    ship with the package, the last 1,500 of them for validation."""
+    validation: Path | None = None
+    """Validation images, laid out alike (idx files: t10k-*); none: the last 15 % of the training images."""
+    channels: int = 3
+    """Of the images read from class folders, 1 (gray) or 3 (color)."""
+    size: int | None = None
+    """Side in pixels to which images from class folders are cropped and resized; none: they must have one size."""
+    output: Path = Path("runs/classifier")
+    """Where checkpoint, log.csv, weights and card go."""
+    name: str = "classifier"
+    """Of the weights: OUTPUT/NAME.safetensors with OUTPUT/NAME.json, their card."""
+    card: Path | None = None
+    """Repeat the recipe of this card (a .json beside weights); the other recipe flags are then ignored."""
+    devices: int = 1
+    """How many devices to train on (lightning-fabric)."""
+    recipe: Annotated[ClassifierRecipe, tyro.conf.arg(name="")] = field(default_factory=ClassifierRecipe)
+
+    def __post_init__(self) -> None:
+        if self.devices < 1 or self.channels not in (1, 3):
+            raise ValueError(f"devices must be >= 1 and channels 1 or 3, got {self.devices}, {self.channels}")
+        if self.card is not None:
+            object.__setattr__(self, "recipe", _recipe_of(self.card, ClassifierRecipe))
+
+    def sets(self) -> tuple[LabeledImages, LabeledImages]:
+        """Training and validation images."""
+        if self.data is None:
+            images = idx_folder(data_path("fashion-mnist/train-images-idx3-ubyte.gz").parent)
+        else:
+            images = read_labeled(self.data, train=True, channels=self.channels, size=self.size)
+        if self.validation is not None:
+            return images, read_labeled(self.validation, train=False, channels=self.channels, size=self.size)
+        generator = torch.Generator().manual_seed(0)
+        order = torch.arange(len(images)) if self.data is None else torch.randperm(len(images), generator=generator)
+        shuffled = LabeledImages(images.images[order], images.labels[order], images.classes)
+        kept = len(images) - max(1, round(0.15 * len(images)))
+        return shuffled.part(None, kept), shuffled.part(kept, None)
+
+
+def run(command: TrainDenoiser | TrainClassifier) -> Path:
     """Train, showing progress; after each validation the averaged weights and their card are written; returns the path.
 
     Raises
     ------
     ValueError : bad folders or images, or a checkpoint of another recipe in the output folder.
     """
-    recipe, images = command.recipe, open_images(command.data, command.recipe.channels, command.exclude)
-    held_out = open_images(command.validation, recipe.channels) if command.validation else images
-    held_out = Subset(held_out, range(min(command.validation_count, len(held_out))))
     fabric = Fabric(accelerator="auto", devices=command.devices)
+    if isinstance(command, TrainDenoiser):
+        images = open_images(command.data, command.recipe.channels, command.exclude)
+        held_out = open_images(command.validation, command.recipe.channels) if command.validation else images
+        held_out = Subset(held_out, range(min(command.validation_count, len(held_out))))
+        runs = train(command.recipe, images, held_out, command.output, fabric=fabric, fused=command.fused)
+        provenance = _provenance(command, images)
+    else:
+        images, held_out = command.sets()
+        runs = train_classifier(command.recipe, images, held_out, command.output, fabric=fabric)
+        source = "/".join(command.data.resolve().parts[-2:]) if command.data else "the bundled Fashion-MNIST images"
+        described = {"folders": [source], "images": len(images), "classes": list(images.classes)}
+        provenance = {"recipe": asdict(command.recipe), "data": described}
     target = command.output / f"{command.name}.safetensors"
     with Progress(disable=None) as progress:
-        bar = progress.add_task("training", total=recipe.schedule.steps)
-        for record, average in train(recipe, images, held_out, command.output, fabric=fabric, fused=command.fused):
+        bar = progress.add_task("training", total=command.recipe.schedule.steps)
+        for record, average in runs:
             progress.update(bar, completed=record.step, description=f"loss {record.loss:.4f}")
             if record.validation and fabric.is_global_zero:
-                scores = ", ".join(f"{name} {value:.2f}" for name, value in record.validation.items())
+                scores = ", ".join(f"{name} {value:.4g}" for name, value in record.validation.items())
                 progress.console.print(f"step {record.step}: {scores}")
-                save(average, target, **_provenance(command, images, record.step, record.validation))
+                reached = {"steps": record.step, "validation": record.validation, "torch": torch.__version__}
+                save(average, target, **provenance, **reached)
     return target
 
 
-def _provenance(command: TrainDenoiser, images: Dataset, step: int, scores: dict[str, float]) -> dict[str, object]:
+def _provenance(command: TrainDenoiser, images: Dataset) -> dict[str, object]:
     recipe, source = command.recipe, {}
     if recipe.start is not None:
         path = weights_path(recipe.start)
         source = {"start": {"name": path.stem, "sha256": read_card(path)["sha256"]}}
     folders = ["/".join(path.resolve().parts[-2:]) for path in command.data] or ["scikit-image's bundled photographs"]
-    return {
-        "recipe": asdict(recipe),
-        **source,
-        "data": {"folders": folders, "images": len(images), "excluded": list(command.exclude)},
-        "steps": step,
-        "validation": scores,
-        "torch": torch.__version__,
-    }
+    described = {"folders": folders, "images": len(images), "excluded": list(command.exclude)}
+    return {"recipe": asdict(recipe), **source, "data": described}
+
+
+def _recipe_of(card: Path, kind: type[DenoiserRecipe] | type[ClassifierRecipe]) -> DenoiserRecipe | ClassifierRecipe:
+    if not card.is_file():
+        raise ValueError(f"no card at {card}: give the .json beside the weights")
+    try:
+        return kind.from_json(json.dumps(json.loads(card.read_text())["recipe"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the card {card} holds no recipe that can be repeated: {error!r}") from None
+
+
+COMMANDS = {"denoiser": TrainDenoiser, "classifier": TrainClassifier}

@@ -73,7 +73,15 @@ def test_evaluate(weights, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["certify", "--help"], ["evaluate", "--help"], ["train", "denoiser", "--help"]]
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["certify", "--help"],
+        ["evaluate", "--help"],
+        ["train", "denoiser", "--help"],
+        ["train", "classifier", "--help"],
+    ],
 )
 def test_help_reads_well(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -85,7 +93,7 @@ def test_help_reads_well(arguments, capsys):
     assert ("usage" if arguments else "subcommand") in text.lower()
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["certify"], ["train"], ["train", "classifier"], ["certify", "a", "b", "c"]])
+@pytest.mark.parametrize("arguments", [["fly"], ["certify"], ["train"], ["train", "forest"], ["certify", "a", "b", "c"]])
 def test_bad_commands(arguments, capsys):
     fails(capsys, *arguments)
 
