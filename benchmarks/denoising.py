@@ -175,7 +175,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="only the first so many of each folder")
     parser.add_argument("--seeds", type=int, default=3, help="of ours and the fast peers")
     parser.add_argument("--slow-seeds", type=int, default=3, help="of deepinv's TV, BM3D and networks")
-    parser.add_argument("--resume", action="store_true", help="keep the rows that --output has of these very methods")
+    parser.add_argument("--skip", nargs="*", default=[], help="names of peers to leave out, as BM3D")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows that --output has of these very methods and of other folders"
+    )
     parser.add_argument("--dncnn", help="path of deepinv's DnCNN weights")
     parser.add_argument("--drunet", help="path of deepinv's DRUNet weights")
     parser.add_argument("--only-ours", action="store_true")
@@ -193,7 +196,8 @@ def main() -> None:
             if not a.only_ours:
                 factor = best_factor(a.tune, channels, number / 255)
                 weights = {"DnCNN": a.dncnn, "DRUNet": a.drunet}
-                methods += peers(channels, factor, weights, a.seeds, a.slow_seeds)
+                found = peers(channels, factor, weights, a.seeds, a.slow_seeds)
+                methods += [m for m in found if not any(name in m.name for name in a.skip)]
             for folder in folders:
                 images = load(folder, channels, a.images)
                 label = f"{folder.name} ({len(images)})"
@@ -210,6 +214,8 @@ def main() -> None:
                         if number in table:
                             values = (f"{name} (published)", guarantee, table[number], "", "", "")
                             rows.append(dict(zip(COLUMNS, (label, number, *values), strict=True)))
+    here = {row["images"] for row in rows}
+    rows += [row for row in earlier.values() if row["images"] not in here]
     rows.sort(key=lambda row: (row["images"], row["noise"]))
     write("denoising", rows, a.output)
 
@@ -217,7 +223,7 @@ def main() -> None:
 def read_rows(path: Path) -> dict[tuple, dict[str, object]]:
     """The measured rows of an earlier run by what determines them; none where there is no such file."""
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return {tuple(row[c] for c in ("images", "noise", "method", "guarantee", "seeds")): row for row in rows if row["seeds"]}
+    return {tuple(row[c] for c in ("images", "noise", "method", "guarantee", "seeds")): row for row in rows}
 
 
 if __name__ == "__main__":

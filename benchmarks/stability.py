@@ -53,7 +53,7 @@ def total_variation(noisy: Tensor) -> Tensor:
     return torch.from_numpy(found).permute(2, 0, 1)[None].float()
 
 
-def worst_perturbation(network: nn.Module, noisy: Tensor, clean: Tensor, radius: float, steps: int = 20) -> Tensor:
+def worst_perturbation(network: nn.Module, noisy: Tensor, clean: Tensor, radius: float, steps: int) -> Tensor:
     """The input within `radius` (l2) of `noisy` with the largest error found by projected, normalized gradient steps."""
     if radius == 0:
         return noisy
@@ -96,17 +96,19 @@ def trained(name: str, network: nn.Module, images: FolderImages, a: argparse.Nam
     return model.network.eval()
 
 
-def measure(name: str, function: Callable[[Tensor], Tensor], network: nn.Module | None, images: list[Tensor], steps: int):
+def measure(
+    name: str, function: Callable[[Tensor], Tensor], network: nn.Module | None, images: list[Tensor], steps: int, ascents: int
+) -> dict[str, object]:
     scores: dict[float, list[float]] = {radius: [] for radius in RADII}
     ratio = 0.0
     for k, clean in enumerate(images):
         noisy = add_noise(clean, NOISE_LEVEL, torch.Generator().manual_seed(k))
         for radius in RADII if network is not None else (0.0,):
-            moved = noisy if network is None else worst_perturbation(network, noisy, clean, radius)
+            moved = noisy if network is None else worst_perturbation(network, noisy, clean, radius, ascents)
             with torch.no_grad():
                 scores[radius].append(psnr(function(moved), clean))
         if network is not None:
-            ratio = max(ratio, largest_ratio(network, noisy[..., :96, :96]))
+            ratio = max(ratio, largest_ratio(network, noisy[..., :64, :64]))
     lipschitz, alpha = "none", "none"
     if network is not None:
         try:
@@ -123,7 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", type=Path, nargs="+", required=True)
     parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=10, help="test images, the central 256 x 256 pixels of each")
+    parser.add_argument("--images", type=int, default=10, help="how many test images")
+    parser.add_argument("--side", type=int, default=256, help="the central so many pixels of each, squared")
+    parser.add_argument("--ascents", type=int, default=20, help="gradient steps toward the worst perturbation")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--patch", type=int, default=48)
@@ -136,20 +140,20 @@ def main() -> None:
     training = FolderImages(a.train, channels=3)
     images = []
     for image in list(FolderImages([a.test], channels=3))[: a.images]:
-        top, left = (max(0, (n - 256) // 2) for n in image.shape[1:])
-        images.append(as_image(image, 3)[None, :, top : top + 256, left : left + 256].float() / 255)
+        top, left = (max(0, (n - a.side) // 2) for n in image.shape[1:])
+        images.append(as_image(image, 3)[None, :, top : top + a.side, left : left + a.side].float() / 255)
     torch.manual_seed(0)
     networks = {
         f"{a.blocks} blocks, {tableau.name}": gradient_flow(tableau, a.blocks, a.channels)
         for tableau in (tableaus.EULER, tableaus.HEUN, tableaus.RK4)
     }
     networks["DnCNN, 20 layers"] = DnCNN()
-    rows = [measure("total variation", total_variation, None, images, 0)]
+    rows = [measure("total variation", total_variation, None, images, 0, 0)]
     for name, model in networks.items():
         network = trained(name.replace(",", "").replace(" ", "-"), model, training, a)
-        rows.append(measure(name, network, network, images, a.steps))
+        rows.append(measure(name, network, network, images, a.steps, a.ascents))
         print(rows[-1], flush=True)
-    write("stability", rows, a.results)
+        write("stability", rows, a.results, show=name == list(networks)[-1])
 
 
 class Unconditional(nn.Module):
