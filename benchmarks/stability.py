@@ -85,7 +85,13 @@ def trained(name: str, network: nn.Module, images: FolderImages, a: argparse.Nam
     model = Unconditional(network.to(memory_format=torch.channels_last))
     if not done.exists():
         schedule = Schedule(
-            a.steps, learning_rate=a.learning_rate, kernel_rate=1.0, validate_every=a.steps, checkpoint_every=100
+            a.steps,
+            learning_rate=a.learning_rate,
+            kernel_rate=1.0,
+            warmup_steps=a.steps // 10,
+            average_decay=0.98,
+            validate_every=a.steps,
+            checkpoint_every=100,
         )
         recipe = DenoiserRecipe(
             channels=3, noise_level=NOISE_LEVEL, batch_size=a.batch, patch_size=a.patch, weight_power=0.0, schedule=schedule
@@ -134,6 +140,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--only", nargs="*", help="networks to take, by part of their names, as Euler")
     parser.add_argument("--output", type=Path, default=Path("runs/stability"), help="checkpoints")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     a = parser.parse_args()
@@ -148,6 +155,8 @@ def main() -> None:
         for tableau in (tableaus.EULER, tableaus.HEUN, tableaus.RK4)
     }
     networks["DnCNN, 20 layers"] = DnCNN()
+    if a.only:
+        networks = {name: model for name, model in networks.items() if any(part in name for part in a.only)}
     rows = [measure("total variation", total_variation, None, images, 0, 0)]
     for name, model in networks.items():
         network = trained(name.replace(",", "").replace(" ", "-"), model, training, a)

@@ -87,13 +87,11 @@ def random_batch(
 
     indices = torch.randint(len(dataset), (count,), generator=generator)
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    steps = [v2.RandomCrop(dataset.shape[1:], padding=crop)] * (crop > 0) + [v2.RandomHorizontalFlip()] * flip
-    images = dataset.images[indices]
-    if steps:
-        augment = v2.Compose(steps)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            images = torch.stack([augment(image) for image in images])
+    shift = v2.RandomCrop(dataset.shape[1:], padding=crop) if crop else v2.Identity()
+    augment = v2.Compose([shift, v2.RandomHorizontalFlip() if flip else v2.Identity()])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        images = torch.stack([augment(image) for image in dataset.images[indices]])
     return images.float() / 255, dataset.labels[indices]
 
 
