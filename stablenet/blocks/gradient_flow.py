@@ -154,8 +154,7 @@ class GradientFlow(nn.Module):
         if self._has_symbol:
             norm = symbols.gain(weight, self.power_vector)
         else:
-            kernel = self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
-            norm = self.linear(self.power_vector, kernel).norm()
+            norm = self.linear(self.power_vector, self._on_input(weight)).norm()
         return weight * (norm.detach() / norm)
 
     @torch.no_grad()
@@ -173,12 +172,11 @@ class GradientFlow(nn.Module):
 
     def _maps(self, size: Sequence[int]) -> tuple[spectral.LinearFunction, spectral.LinearFunction]:
         """A and A^T on inputs of a spatial size; the kernel is built once for both."""
-        weight = self._weight_on_input()
+        weight = self._on_input(self._kernel())
         return lambda x: self.linear(x, weight), lambda y: self.linear.adjoint(y, size, weight)
 
-    def _weight_on_input(self) -> Tensor:
-        """The weight as the map applies it to its input (polyphase maps hold one for the image)."""
-        weight = self._kernel()
+    def _on_input(self, weight: Tensor) -> Tensor:
+        """A weight as the map applies it to its input (polyphase maps hold one for the image)."""
         return self.linear.polyphase_weight(weight) if type(self.linear) is PolyphaseConv2d else weight
 
     def _field(self, x: Tensor, scale: Tensor | None):
@@ -193,7 +191,7 @@ class GradientFlow(nn.Module):
 
         rowwise = scale is None or scale.ndim < 2 or scale.shape[-2] == 1
         if x.device.type == "cpu" and rowwise and not torch.is_grad_enabled() and is_plain(self.linear):
-            kernel = self._weight_on_input()
+            kernel = self._on_input(self._kernel())
             return lambda x: -in_strips(x, kernel, response)
         linear, adjoint = self._maps(size)
         return lambda x: -adjoint(response(linear(x)))
