@@ -5,11 +5,7 @@ Formats are those of Pillow, and of tifffile for TIFF; transparency is composite
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +14,8 @@ import tifffile
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from stablenet.files import aside
 
 
 class InputError(ValueError):
@@ -59,22 +57,8 @@ def read_image(path: Path) -> Photograph:
 def write_image(path: Path, pixels: Tensor) -> None:
     """Write (1, 1 or 3, height, width) as an 8-bit PNG, clipped to [0, 1]; the file appears complete or not at all."""
     values = (pixels[0].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    with atomic_path(path) as partial:
+    with aside(path) as partial:
         Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(partial, format="PNG")
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place if the block succeeds and is removed if it fails."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def psnr(estimate: Tensor, reference: Tensor) -> float:
@@ -151,9 +135,3 @@ def _to_unit_range(values: np.ndarray, path: Path) -> np.ndarray:
     if low < -1e-6 or high > 1 + 1e-6:
         raise InputError(f"{path} has float pixels in [{low:.4g}, {high:.4g}]: they are assumed to lie in [0, 1]")
     return values.astype(np.float32)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from pnp.guarantees import Guarantee
-from pnp.images import atomic_path
+from stablenet.files import aside
 
 
 def comparison(path: Path, panels: list[tuple[str, Tensor]], *, kernel: Tensor | None = None) -> None:
@@ -31,7 +31,7 @@ def comparison(path: Path, panels: list[tuple[str, Tensor]], *, kernel: Tensor |
         inset.set(xticks=[], yticks=[])
         for spine in inset.spines.values():
             spine.set_color("white")
-    with atomic_path(path) as partial:
+    with aside(path) as partial:
         figure.savefig(partial, dpi=150)
     plt.close(figure)
 
@@ -63,7 +63,7 @@ def residual_plot(
     axis.title.set_fontsize(11)
     axis.grid(which="both", linewidth=0.4, alpha=0.4)
     axis.legend(facecolor="white", edgecolor="none", framealpha=1)
-    with atomic_path(path) as partial:
+    with aside(path) as partial:
         figure.savefig(partial, dpi=150)
     plt.close(figure)
 

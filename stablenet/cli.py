@@ -1,4 +1,4 @@
-"""`stablenet train | certify | evaluate`: the only place where names become objects."""
+"""`stablenet train | certify | evaluate | attack | export`: the only place where names become objects."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from stablenet.certificate import NotCertified, certify
+from stablenet.labeled import LabeledImages
+from stablenet.networks import Classifier
 from stablenet.pretrained import load, weights_path
+from stablenet.sources import LabeledSource
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class Certify:
 
     weights: tyro.conf.Positional[str]
     """A .safetensors file with its card beside it, or the name of shipped weights, as denoiser-gray."""
-    data: Path | None = None
-    """For a classifier: labeled images, a folder of idx files (t10k-*) or of one folder a class."""
+    images: tyro.conf.OmitArgPrefixes[LabeledSource] = LabeledSource()
+    """For a classifier: labeled images."""
     output: Path = Path("certified")
     """Where radii.csv, one row an image, and certified_accuracy.png go."""
     epsilons: tuple[float, ...] = (0.0, 36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
@@ -45,19 +49,80 @@ class Evaluate:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
 
 
-def _certify(command: Certify) -> None:
-    if command.data is None:
-        return print(certify(load(weights_path(command.weights))))
-    from stablenet.labeled import read_labeled
-    from stablenet.robustness.report import write_report
+@dataclass(frozen=True)
+class AttackCommand:
+    """Look for the smallest change of each image that changes its class, and hold it against the certified radius."""
 
-    network = load(weights_path(command.weights), kind="classifier")
+    weights: tyro.conf.Positional[str]
+    """A classifier's .safetensors file with its card beside it, or the name of shipped weights."""
+    images: tyro.conf.OmitArgPrefixes[LabeledSource] = LabeledSource()
+    count: int = 200
+    """How many of the images (the first) to attack."""
+    output: Path = Path("attacked")
+    """Where attacked.csv, one row an image, attacked_accuracy.png and smallest_changes.png go."""
+    epsilons: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
+    """l2 distances for images in [0, 1] at which to attack."""
+    steps: int = 40
+    restarts: int = 2
+    """Of projected gradient descent."""
+    autoattack: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
+    """Parts of AutoAttack to run too; all four are its standard version, and take hours for 500 images on a CPU."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, got {self.count}")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a classifier as ONNX or a torch program: images in, logits and certified radii out, nothing else needed."""
+
+    weights: tyro.conf.Positional[str]
+    """A classifier's .safetensors file with its card beside it, or the name of shipped weights."""
+    output: tyro.conf.Positional[Path]
+    """A path ending in .onnx or .pt2; a card (.json) goes beside it."""
+
+
+def _certify(command: Certify) -> None:
+    if command.images == LabeledSource():
+        return print(certify(load(weights_path(command.weights))))
+    from stablenet.robustness.report import write_report
+    from stablenet.robustness.slack import slack
+
+    network, images = _classifier(command)
     print(certify(network))
-    a = network.architecture
-    images = read_labeled(command.data, train=False, channels=a.channels, size=a.height if a.height == a.width else None)
+    print(slack(network, images))
     for epsilon, share in write_report(network, images, command.output, command.epsilons).items():
         print(f"{'clean' if epsilon == 0 else f'certified at {epsilon:.4g}'}: {100 * share:.2f} % of {len(images)} images")
     print(f"wrote {command.output / 'radii.csv'} and {command.output / 'certified_accuracy.png'}")
+
+
+def _classifier(command: Certify | AttackCommand) -> tuple[Classifier, LabeledImages]:
+    network = load(weights_path(command.weights), kind="classifier")
+    images = command.images.read(train=False, channels=network.architecture.channels)
+    return network, images
+
+
+def _attack(command: AttackCommand) -> None:
+    from stablenet.robustness.attacks import Attack
+    from stablenet.robustness.report import write_attack
+
+    settings = Attack(command.epsilons, command.steps, command.restarts, command.autoattack, seed=command.seed)
+    network, images = _classifier(command)
+    images = images.part(None, command.count)
+    found = write_attack(network, images, settings, command.output)
+    for epsilon, share in found.accuracy((0.0, *command.epsilons)).items():
+        name = f"accuracy under attack at {epsilon:.4g}" if epsilon else "clean"
+        print(f"{name}: {100 * share:.2f} % of {len(images)} images")
+    print(f"no image was changed within its certified radius; wrote attacked.csv and figures to {command.output}")
+
+
+def _export(command: Export) -> None:
+    from stablenet.export import write
+
+    path = write(load(weights_path(command.weights), kind="classifier"), command.output)
+    print(f"wrote {path} and {path.with_suffix('.json').name}: outputs are logits and certified l2 radii")
 
 
 def _evaluate(command: Evaluate) -> None:
@@ -96,12 +161,12 @@ def _dispatch(arguments: list[str]) -> None:
     if arguments[:1] == ["train"]:  # its options are built only when asked for: the extra `train` may be absent
         return _train(arguments[1:])
     command = tyro.extras.subcommand_cli_from_dict(
-        {"certify": Certify, "evaluate": Evaluate, "train": Train},
+        {"certify": Certify, "evaluate": Evaluate, "attack": AttackCommand, "export": Export, "train": Train},
         prog="stablenet",
-        description="Networks whose stability is proved: train them, certify them.",
+        description="Networks whose stability is proved: train them, certify them, attack them, export them.",
         args=arguments,
     )
-    handlers: dict[type, Callable] = {Certify: _certify, Evaluate: _evaluate}
+    handlers: dict[type, Callable] = {Certify: _certify, Evaluate: _evaluate, AttackCommand: _attack, Export: _export}
     handlers[type(command)](command)
 
 

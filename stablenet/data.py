@@ -57,6 +57,26 @@ def as_image(item: object, channels: int) -> Tensor:
     return _to_channels(item, channels)
 
 
+def read_picture(path: Path, channels: int, size: int | None = None) -> Tensor:
+    """The image in a file as uint8 (channels, height, width); cropped to a square and resized to `size` if given.
+
+    Raises
+    ------
+    ValueError : the file cannot be decoded.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        picture = Image.open(path)
+        if picture.mode.startswith("I"):  # 16 bits a pixel: convert would clip them at 255
+            deep = np.asarray(picture, dtype=np.float64)
+            picture = Image.fromarray(np.rint(deep / 257).clip(0, 255).astype(np.uint8))
+        picture = picture.convert("L" if channels == 1 else "RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"cannot read the image {path}: {error}") from None
+    return as_image(picture if size is None else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS), channels)
+
+
 class FolderImages(Dataset):
     """Every image below one or more folders, sorted by path, as uint8 tensors (channels, height, width), held in memory.
 
@@ -70,8 +90,6 @@ class FolderImages(Dataset):
     """
 
     def __init__(self, roots: Sequence[Path | str], *, channels: int = 1, exclude: Sequence[str] = ()) -> None:
-        from PIL import Image, UnidentifiedImageError
-
         self.images: list[Tensor] = []
         for root in map(Path, roots):
             if not root.is_dir():
@@ -79,16 +97,7 @@ class FolderImages(Dataset):
             paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.name not in exclude)
             if not paths:
                 raise ValueError(f"{root} holds no image: expected files ending in {', '.join(SUFFIXES)}")
-            for path in paths:
-                try:
-                    picture = Image.open(path)
-                    if picture.mode.startswith("I"):  # 16 bits a pixel: convert would clip them at 255
-                        pixels = np.rint(np.asarray(picture, dtype=np.float64) / 257).astype(np.int64)
-                    else:
-                        pixels = picture.convert("L" if channels == 1 else "RGB")
-                except (UnidentifiedImageError, OSError) as error:
-                    raise ValueError(f"cannot read the image {path}: {error}") from None
-                self.images.append(as_image(pixels, channels))
+            self.images += [read_picture(path, channels) for path in paths]
 
     def __len__(self) -> int:
         return len(self.images)

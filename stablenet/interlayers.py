@@ -86,7 +86,27 @@ class MaxMin(nn.Module):
         if x.shape[1] % 2:
             raise ValueError(f"MaxMin pairs channels: their number must be even, got {x.shape[1]}")
         first, second = x.chunk(2, 1)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return torch.cat(_Sort.apply(first, second), 1)
         return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], 1)
+
+
+class _Sort(torch.autograd.Function):
+    """(maximum, minimum), whose gradient goes to where each came from: half the time of differentiating both apart."""
+
+    @staticmethod
+    def forward(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.maximum(first, second), torch.minimum(first, second)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        first, second = inputs
+        ctx.save_for_backward((first >= second).to(first.dtype))
+
+    @staticmethod
+    def backward(ctx, largest: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
+        (kept,) = ctx.saved_tensors  # 0 or 1, at which lerp is exact
+        return torch.lerp(smallest, largest, kept), torch.lerp(largest, smallest, kept)
 
 
 class NormPool2d(nn.Module):
@@ -105,7 +125,7 @@ class NormPool2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2] % self.size or x.shape[-1] % self.size:
             raise ValueError(f"NormPool2d({self.size}) needs a multiple of {self.size}, got {x.shape[-2]} x {x.shape[-1]}")
-        return functional.avg_pool2d(x, self.size, divisor_override=self.size)
+        return functional.avg_pool2d(x, self.size) * self.size  # torch's ONNX writer drops a divisor_override
 
 
 @rule(MaxMin)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stablenet.data import SUFFIXES, as_image
+from stablenet.data import SUFFIXES, read_picture
 
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 TORCHVISION = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST")
@@ -110,8 +110,6 @@ def class_folders(root: Path, *, size: int | None = None, channels: int = 3) -> 
     ------
     ValueError : no class folder, a class without images, an unreadable image, or images of different sizes and no `size`.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     if not root.is_dir():
         raise ValueError(f"no folder of classes at {root}: give an existing folder")
     classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir()))
@@ -123,12 +121,7 @@ def class_folders(root: Path, *, size: int | None = None, channels: int = 3) -> 
         if not paths:
             raise ValueError(f"the class folder {root / name} holds no image: expected files ending in {', '.join(SUFFIXES)}")
         for path in paths:
-            try:
-                picture = Image.open(path).convert("L" if channels == 1 else "RGB")
-            except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"cannot read the image {path}: {error}") from None
-            picture = picture if size is None else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-            images.append(as_image(picture, channels))
+            images.append(read_picture(path, channels, size))
             if images[-1].shape != images[0].shape:
                 found, first = tuple(images[-1].shape[1:]), tuple(images[0].shape[1:])
                 raise ValueError(f"{path} is {found[0]} x {found[1]}, the first image {first[0]} x {first[1]}: give a size")
@@ -154,15 +147,3 @@ def torchvision_set(name: str, root: Path, *, train: bool = True, download: bool
     images = torch.as_tensor(dataset.data)
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     return LabeledImages(images, torch.as_tensor(dataset.targets), tuple(map(str, dataset.classes)))
-
-
-def read_labeled(root: Path, *, train: bool, channels: int, size: int | None = None) -> LabeledImages:
-    """Labeled images from a folder of idx files (train-* or t10k-*) or of one folder a class.
-
-    Raises
-    ------
-    ValueError : the folder is missing or holds neither, or what it holds cannot be read.
-    """
-    if root.is_dir() and any(root.glob("*-ubyte*")):
-        return idx_folder(root, train=train)
-    return class_folders(root, size=size, channels=channels)

@@ -30,8 +30,8 @@ class Dense(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         nn.init.orthogonal_(self.weight)
 
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        return functional.linear(x, self.weight if weight is None else weight)
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, self.weight if weight is None else weight, bias)
 
     def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
         return functional.linear(y, (self.weight if weight is None else weight).T)
@@ -72,13 +72,13 @@ class _Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, *[kernel_size] * self.axes))
         nn.init.normal_(self.weight, std=1 / math.sqrt(inputs // groups * kernel_size**self.axes))
 
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         weight = self.weight if weight is None else weight
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.axes - 1]
         padding = self.padding
         if self.padding_mode == "circular":
             x, padding = functional.pad(x, [padding] * (2 * self.axes), mode="circular"), 0
-        return convolve(x, weight, None, self.stride, padding, self.dilation, self.groups)
+        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
         """A^T y; `size` is the spatial size of the input of A, needed when stride > 1."""
@@ -160,8 +160,8 @@ class PolyphaseConv2d(nn.Module):
         )
         return full.contiguous(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        return functional.conv2d(x, self.polyphase_weight() if weight is None else weight, padding=self.taps // 2)
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return functional.conv2d(x, self.polyphase_weight() if weight is None else weight, bias, padding=self.taps // 2)
 
     def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
         weight = self.polyphase_weight() if weight is None else weight
@@ -180,8 +180,8 @@ def is_plain(linear: nn.Module) -> bool:
     return type(linear) is Conv2d and linear.stride == linear.dilation == linear.groups == 1 and linear.padding_mode == "zeros"
 
 
-def in_strips(x: Tensor, kernel: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """A^T f(A x), f elementwise, a strip of rows at a time: A x (tens of channels for one of x) is never held as a whole.
+def in_strips(x: Tensor, kernel: Tensor, bias: Tensor | None, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """A^T f(A x + b), f elementwise, a strip of rows at a time: A x (tens of channels for one of x) is never held as a whole.
 
     x (batch, inputs, height, width); kernel (outputs, inputs, k, k) of a convolution with stride 1 and k // 2 zeros around.
     """
@@ -192,7 +192,7 @@ def in_strips(x: Tensor, kernel: Tensor, function: Callable[[Tensor], Tensor]) -
     step = max(2, STRIP_SIZE // (len(x) * kernel.shape[0] * x.shape[3]))
     for top in range(0, rows, step):
         strip = slice(top, min(top + step, rows) + taps - 1)
-        features = function(functional.conv2d(wide[:, :, strip], kernel, padding=(0, padding)))
+        features = function(functional.conv2d(wide[:, :, strip], kernel, bias, padding=(0, padding)))
         result[:, :, strip] += functional.conv_transpose2d(features, kernel, padding=(0, padding))
     return result[:, :, padding : padding + x.shape[2]]
 

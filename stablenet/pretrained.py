@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -18,13 +17,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from stablenet.certificate import Certificate, CertificateTree, certify
+from stablenet.files import aside
 from stablenet.networks.classifier import Classifier, ClassifierArchitecture
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 
 KINDS = {"denoiser": (Denoiser, DenoiserArchitecture), "classifier": (Classifier, ClassifierArchitecture)}
 NOT_IN_CARDS = ("tableau", "policy")
 FORMAT = 1
-TRAINING_ONLY = ("power_vector", "tracked_norm")
+TRAINING_ONLY = ("power_vector", "directions", "tracked_norm")
 
 
 class WeightsRefused(ValueError):
@@ -200,10 +200,8 @@ def save(network: Denoiser | Classifier, path: Path | str, **provenance: object)
         **provenance,
     }
     text = json.dumps(card, indent=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
     for place, data in ((path, content), (path.with_suffix(".json"), text.encode())):
-        aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-        aside.write_bytes(data)
-        os.replace(aside, place)
+        with aside(place) as temporary:
+            temporary.write_bytes(data)
     network.train(training)
     return tree

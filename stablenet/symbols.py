@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -53,6 +54,47 @@ def _strongest(symbols: Tensor) -> tuple[int, Tensor]:
     vectors = functional.normalize(power @ start, dim=1)
     place = int((gram @ vectors[..., None]).abs().square().sum((1, 2)).argmax())
     return place, vectors[place]
+
+
+@torch.no_grad()
+def follow(kernel: Tensor, directions: Tensor) -> tuple[float, Tensor, Tensor]:
+    """One step of the power iteration at every frequency of `frequencies`: (the largest gain, its plane wave as in `peak`,
+    the new directions). For many inputs, where `peak` is dear.
+
+    kernel (outputs, inputs, height, width), directions (2, frequencies, inputs), real and imaginary, at first `start`.
+    """
+    inputs, taps = kernel.shape[1], tuple(kernel.shape[2:])
+    cosine, sine = (wave.to(kernel)[:, None] for wave in frequencies(taps))
+    real, imaginary = directions.to(kernel.dtype)[..., None]
+    flat = kernel.flatten(1)
+    # v exp(-i phase), the symbol's image of v as the kernel's of this wave, and back
+    waves = torch.stack([real * cosine + imaginary * sine, imaginary * cosine - real * sine])
+    images = waves.flatten(2) @ flat.T
+    gains = images.square().sum((0, 2))
+    place = int(gains.argmax())
+    real, imaginary = (images @ flat).unflatten(2, (inputs, -1))
+    moved = torch.stack([(real * cosine - imaginary * sine).sum(2), (imaginary * cosine + real * sine).sum(2)])
+    moved = moved / torch.linalg.vector_norm(moved, dim=(0, 2), keepdim=True).clamp_min(1e-30)
+    return math.sqrt(float(gains[place])), waves[:, place].unflatten(-1, taps), moved
+
+
+@cache
+def frequencies(taps: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (frequencies, height * width) of each tap's phase on half of a grid of 2 k + 2 points an axis."""
+    points = [2 * k + 2 for k in taps]
+    rows, columns = (torch.arange(n) * (2 * math.pi / n) for n in points)
+    columns = columns[: points[1] // 2 + 1]
+    row, column = torch.arange(taps[0]), torch.arange(taps[1])
+    phase = rows[:, None, None, None] * row[:, None] + columns[:, None, None] * column
+    phase = phase.flatten(2).flatten(0, 1)
+    return torch.cos(phase), torch.sin(phase)
+
+
+def start(kernel: Tensor, generator: torch.Generator) -> Tensor:
+    """Unit directions (2, frequencies, inputs) to begin `follow` with."""
+    count = len(frequencies(tuple(kernel.shape[2:]))[0])
+    directions = torch.randn(2, count, kernel.shape[1], generator=generator)
+    return directions / directions.norm(dim=(0, 2), keepdim=True)
 
 
 def gain(kernel: Tensor, wave: Tensor) -> Tensor:

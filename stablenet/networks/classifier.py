@@ -158,17 +158,25 @@ class Classifier(nn.Module):
 
     def _joined(self, linear: nn.Module) -> list[nn.Module]:
         a = self.architecture
-        block = GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy)
+        _reflecting(linear)
+        block = GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy, max_iterations=1)
         return [block, MaxMin()] if a.maxmin else [block]
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, n), what the head sees of images: nonexpansive, by the certificate of `body`."""
         self._check(x)
-        return self.head(self.body(self.lift(x - 0.5)))
+        x = self.lift(x - 0.5)
+        if torch.is_autocast_enabled(x.device.type):  # else every sum of a block would be promoted and converted back
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return self.body(x)
 
     def _check(self, x: Tensor) -> None:
         a = self.architecture
         expected = (a.channels, a.height, a.width)
-        if not isinstance(x, Tensor) or x.ndim != 4 or tuple(x.shape[1:]) != expected or len(x) == 0:
+        if not isinstance(x, Tensor) or x.ndim != 4 or tuple(x.shape[1:]) != expected or x.shape[0] == 0:
             shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
                 f"images must have shape (batch, {a.channels}, {a.height}, {a.width}), as trained on, and be at least one; "
@@ -179,12 +187,23 @@ class Classifier(nn.Module):
                 f"images have dtype {x.dtype}, the weights {self.head.weight.dtype}: scale them to [0, 1] and convert with "
                 f".to({self.head.weight.dtype})"
             )
-        if not self.training and not torch.isfinite(x.sum()):
+        if not (self.training or torch.compiler.is_compiling() or torch.isfinite(x.sum())):
             raise ValueError("the images hold NaN or infinity")
 
     def pairwise_lipschitz(self) -> Tensor:
         """(classes, classes) float64: a certified Lipschitz constant of each difference of logits, from the present weights."""
         return self.head.pairwise_lipschitz() * certify(self.body).lipschitz
+
+
+@torch.no_grad()
+def _reflecting(linear: nn.Module) -> None:
+    """sqrt(2) times orthonormal rows (of the middle tap): x - A^T relu(A x) then reflects what is active, and loses nothing."""
+    weight = linear.weight
+    orthonormal = nn.init.orthogonal_(torch.empty(weight.shape[:2])) * math.sqrt(2)
+    if weight.ndim == 2:
+        weight.copy_(orthonormal)
+    else:
+        weight.zero_()[..., weight.shape[2] // 2, weight.shape[3] // 2] = orthonormal
 
 
 @rule(PairwiseHead)

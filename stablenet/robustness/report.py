@@ -1,4 +1,4 @@
-"""What certification found on a set of images, as a table of one row an image and a figure of certified accuracy.
+"""What certification and attacks found on a set of images, as a table of one row an image and figures.
 
 Source: docs/theorems.md, R1.
 """
@@ -6,16 +6,19 @@ Source: docs/theorems.md, R1.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from stablenet.files import aside
 from stablenet.labeled import LabeledImages
 from stablenet.networks.classifier import Classifier
+from stablenet.robustness.attacks import Attack, Attacked, attack
 from stablenet.robustness.certification import certified_accuracy, certified_radius
+from stablenet.robustness.figures import Curve, accuracy_curves, smallest_changes
 
 
 @torch.inference_mode()
@@ -26,46 +29,60 @@ def logits_of(network: nn.Module, images: LabeledImages, *, batch_size: int = 25
     return torch.cat([network((part.float() / 255).to(device)).float().cpu() for part in parts])
 
 
-def certified(network: Classifier, images: LabeledImages) -> tuple[Tensor, Tensor]:
-    """(predicted classes, certified l2 radii), one an image.
+def certified(network: nn.Module, images: LabeledImages) -> tuple[Tensor, Tensor]:
+    """(predicted classes, certified l2 radii), one an image, of a `Classifier` or what else has `pairwise_lipschitz()`.
 
     Raises
     ------
     ValueError : images of another shape than the network's, or labels beyond its classes.
     """
-    highest, classes = int(images.labels.max()), network.architecture.classes
-    if highest >= classes:
-        raise ValueError(f"labels go up to {highest}, but the network has {classes} classes, 0 to {classes - 1}")
+    constants, highest = network.pairwise_lipschitz(), int(images.labels.max())
+    if highest >= len(constants):
+        raise ValueError(f"labels go up to {highest}, but the network has {len(constants)} classes, 0 to {len(constants) - 1}")
     logits = logits_of(network, images)
-    return logits.argmax(1), certified_radius(logits, network.pairwise_lipschitz())
+    return logits.argmax(1), certified_radius(logits, constants)
 
 
 def write_report(network: Classifier, images: LabeledImages, folder: Path, epsilons: Sequence[float]) -> dict[float, float]:
     """Certified accuracy at each epsilon; writes radii.csv (index, label, prediction, radius) and certified_accuracy.png."""
     predictions, radii = certified(network, images)
     table = certified_accuracy(radii, predictions, images.labels, epsilons)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".radii.{os.getpid()}.tmp"
-    with aside.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "label", "prediction", "certified_radius"])
-        rows = zip(images.labels.tolist(), predictions.tolist(), radii.tolist(), strict=True)
-        writer.writerows((k, label, prediction, f"{radius:.9g}") for k, (label, prediction, radius) in enumerate(rows))
-    os.replace(aside, folder / "radii.csv")
+    columns = {"label": images.labels, "prediction": predictions, "certified_radius": radii}
+    _write_table(folder / "radii.csv", columns)
     right = predictions == images.labels
-    draw(radii[right].sort().values, len(images), folder / "certified_accuracy.png")
+    accuracy_curves({"certified": Curve(radii[right], len(images))}, folder / "certified_accuracy.png")
     return table
 
 
-def draw(radii: Tensor, count: int, path: Path) -> None:
-    """Certified accuracy against epsilon: the sorted radii of the rightly predicted among `count` images."""
-    from matplotlib.figure import Figure
+def write_attack(network: Classifier, images: LabeledImages, settings: Attack, folder: Path) -> Attacked:
+    """Attack, hold every distance against its certified radius; write attacked.csv, attacked_accuracy.png (with the
+    certified curve below it) and smallest_changes.png.
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    shares = 100 * torch.arange(len(radii), 0, -1) / count
-    axes.step([0.0, *radii.tolist()], [100 * len(radii) / count, *shares.tolist()], where="pre")
-    axes.set(xlabel="epsilon, l2 distance for images in [0, 1]", ylabel="certified accuracy in %", ylim=(0, 100))
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    Raises
+    ------
+    CertificateViolated : a distance below its certified radius (nothing is then written).
+    ValueError : as from `certified` and `attack`.
+    """
+    _, radii = certified(network, images)
+    found = attack(network, images, settings, radii=radii)
+    columns = {"label": images.labels, "prediction": found.predictions, "certified_radius": radii, "distance": found.distances}
+    _write_table(folder / "attacked.csv", {**columns, "found_by": found.found_by})
+    certified_curve = Curve(radii[found.right], len(images))
+    attacked_curve = Curve(found.distances[found.right], len(images), "--")
+    end = max(1.0, *settings.epsilons)
+    curves = {"certified": certified_curve, "under attack": attacked_curve}
+    accuracy_curves(curves, folder / "attacked_accuracy.png", largest=end)
+    shown = slice(0, min(8, len(images)))
+    part = Attacked(*(getattr(found, f.name)[shown] for f in fields(found)))
+    smallest_changes({"changed": part}, images.images[shown].float() / 255, images.classes, folder / "smallest_changes.png")
+    return found
+
+
+def _write_table(path: Path, columns: dict[str, Tensor | tuple[str, ...]]) -> None:
+    """One row an image, beginning with its index."""
+    lists = [values.tolist() if isinstance(values, Tensor) else values for values in columns.values()]
+    with aside(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", *columns])
+        for index, row in enumerate(zip(*lists, strict=True)):
+            writer.writerow([index, *(f"{value:.9g}" if isinstance(value, float) else value for value in row)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,23 +24,34 @@ from stablenet.training.records import logged
 
 EPSILONS = (0.0, 36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
 
+SCHEDULE = Schedule(
+    2000,
+    learning_rate=3e-3,
+    kernel_rate=4.0,
+    optimizer="orthogonalized",
+    warmup_steps=100,
+    average_decay=0.99,
+    validate_every=200,
+    checkpoint_every=200,
+)
+
 
 @dataclass(frozen=True)
 class ClassifierRecipe:
     """Everything that determines a trained classifier, data aside."""
 
     scale: int = 2
-    stages: tuple[tuple[int, int], ...] = ((32, 3), (64, 3))
+    stages: tuple[tuple[int, int], ...] = ((16, 3), (64, 4))
     kernel_size: int = 3
-    downsampling: str = "average"
+    downsampling: str = "unshuffle"
     dense_features: int = 256
     dense_blocks: int = 2
-    maxmin: bool = True
+    maxmin: bool = False
     loss: str = "certified-cross-entropy"
     """cross-entropy, multi-margin or certified-cross-entropy."""
-    offset: float = 0.5
+    offset: float = 0.7
     """The radius that a right answer has to be certified beyond to count, an l2 distance for images in [0, 1]."""
-    temperature: float = 0.1
+    temperature: float = 0.25
     batch_size: int = 128
     crop: int = 2
     """Random shifts by up to so many pixels (zero padding); 0: none."""
@@ -49,7 +60,7 @@ class ClassifierRecipe:
     seed: int = 0
     precision: str = "bf16-mixed"
     """32-true, or bf16-mixed: convolutions in bf16, weights kept in float32."""
-    schedule: Schedule = field(default_factory=lambda: Schedule(2000, learning_rate=3e-3, kernel_rate=1.0, validate_every=200))
+    schedule: Schedule = SCHEDULE
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.crop < 0:
@@ -95,7 +106,7 @@ def random_batch(
     return images.float() / 255, dataset.labels[indices]
 
 
-def evaluate(network: Classifier, dataset: LabeledImages, epsilons: Sequence[float] = EPSILONS) -> dict[float, float]:
+def evaluate(network: nn.Module, dataset: LabeledImages, epsilons: Sequence[float] = EPSILONS) -> dict[float, float]:
     """Certified accuracy at each epsilon (l2, images in [0, 1]); at 0 it is the clean accuracy.
 
     Raises
@@ -113,10 +124,12 @@ def train(
     folder: Path,
     *,
     fabric: Fabric | None = None,
-) -> Iterator[tuple[Record, Classifier]]:
+    model: nn.Module | None = None,
+) -> Iterator[tuple[Record, nn.Module]]:
     """Train a classifier, yielding (record, averaged classifier) a step; checkpoints and log.csv go to `folder`.
 
-    The batch is that of one process whatever the number of devices: each takes its share of it.
+    The batch is that of one process whatever the number of devices: each takes its share of it. `model` replaces the
+    network of the recipe by any module with the same call, a `head` and `pairwise_lipschitz()`, for comparisons.
 
     Raises
     ------
@@ -127,7 +140,7 @@ def train(
     if recipe.batch_size % fabric.world_size:
         raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {fabric.world_size} devices: choose a multiple")
     torch.manual_seed(recipe.seed)
-    model = Classifier(recipe.architecture(dataset.shape, len(dataset.classes)))
+    model = Classifier(recipe.architecture(dataset.shape, len(dataset.classes))) if model is None else model
     share = slice(fabric.global_rank, None, fabric.world_size)
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
@@ -138,7 +151,7 @@ def train(
         constants = model.head.distances()
         return LOSSES[recipe.loss](logits.float(), labels, constants, offset=recipe.offset, temperature=recipe.temperature)
 
-    def validate(average: Classifier) -> dict[str, float]:
+    def validate(average: nn.Module) -> dict[str, float]:
         return {f"certified_{round(255 * e)}": v for e, v in evaluate(average, validation).items()}
 
     runs = fit(
@@ -151,5 +164,6 @@ def train(
         checkpoint=folder / "checkpoint.safetensors",
         recipe=recipe.to_json(),
         shared_batches=True,
+        half=recipe.precision == "bf16-mixed",
     )
     yield from logged(runs, folder, write=fabric.is_global_zero)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stablenet.enforcement import enforce
 from stablenet.training.checkpoint import load_checkpoint, save_checkpoint
+from stablenet.training.optimizers import OPTIMIZERS, build
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 Validation = Callable[[nn.Module], dict[str, float]]
@@ -32,6 +33,8 @@ class Schedule:
     learning_rate: float = 2e-2
     kernel_rate: float = 0.3
     """The learning rate of the linear maps' weights, as a share of the others' (thresholds, slopes, anchors)."""
+    optimizer: str = "adam"
+    """adam, or orthogonalized: momentum with steps of one spectral norm for the linear maps' weights, Adam for the rest."""
     warmup_steps: int = 200
     average_decay: float = 0.999
     validate_every: int = 1000
@@ -45,6 +48,8 @@ class Schedule:
         for name in ("learning_rate", "kernel_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must lie in [0, 1), got {self.average_decay}")
 
@@ -74,17 +79,20 @@ def fit(
     checkpoint: Path,
     recipe: str,
     shared_batches: bool = False,
+    half: bool = False,
 ) -> Iterator[tuple[Record, nn.Module]]:
     """Train `model`, yielding (record, averaged model) a step; resumes from `checkpoint` when it exists.
 
     The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one; with
-    `shared_batches` not on the rank either: the loss then takes its device's share of one batch.
+    `shared_batches` not on the rank either: the loss then takes its device's share of one batch. `half` lets the optimizer
+    orthogonalize in bfloat16.
 
     Raises
     ------
     ValueError : the checkpoint is another recipe's, or the loss is NaN (the last checkpoint is left as it was).
     """
-    optimizer = torch.optim.Adam(_groups(model, schedule.kernel_rate), lr=schedule.learning_rate, betas=(0.9, 0.99))
+    groups = _groups(model, schedule.kernel_rate)
+    optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=half)
     average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
     model.train()  # before loading: it looks at the norms afresh, which a resumed run must not
     done = load_checkpoint(checkpoint, model, average, optimizer, recipe) if checkpoint.exists() else 0
@@ -117,7 +125,7 @@ def _groups(model: nn.Module, kernel_rate: float) -> list[dict]:
     named = list(model.named_parameters())
     kernels = [p for name, p in named if name.endswith("linear.weight")]
     others = [p for name, p in named if not name.endswith("linear.weight")]
-    groups = [{"params": kernels, "share": kernel_rate}, {"params": others, "share": 1.0}]
+    groups = [{"params": kernels, "share": kernel_rate, "orthogonal": True}, {"params": others, "share": 1.0}]
     return [group for group in groups if group["params"]]
 
 
@@ -135,3 +143,5 @@ def fabric_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for old, new in zip(average.parameters(), model.parameters(), strict=True):
         old.lerp_(new.to(old.dtype), 1 - decay)
+    for old, new in zip(average.buffers(), model.buffers(), strict=True):
+        old.copy_(new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +14,9 @@ from rich.progress import Progress
 from torch.utils.data import Dataset, Subset
 
 from stablenet.data import BundledPhotographs, FolderImages
-from stablenet.labeled import LabeledImages, idx_folder, read_labeled
-from stablenet.pretrained import data_path, read_card, save, weights_path
+from stablenet.labeled import LabeledImages
+from stablenet.pretrained import read_card, save, weights_path
+from stablenet.sources import LabeledSource
 from stablenet.training.classifier import ClassifierRecipe
 from stablenet.training.classifier import train as train_classifier
 from stablenet.training.denoiser import DenoiserRecipe, train
@@ -61,15 +62,13 @@ def open_images(folders: tuple[Path, ...], channels: int, exclude: tuple[str, ..
 class TrainClassifier:
     """Train a certified-Lipschitz classifier. A killed run continues from its last checkpoint, to the same weights."""
 
-    data: Path | None = None
-    """Training images: a folder of idx files (train-*), or of one folder a class; none: the 10,000 Fashion-MNIST images that
-    ship with the package, the last 1,500 of them for validation."""
+    images: tyro.conf.OmitArgPrefixes[LabeledSource] = LabeledSource()
+    """Training images."""
     validation: Path | None = None
-    """Validation images, laid out alike (idx files: t10k-*); none: the last 15 % of the training images."""
+    """Validation images, laid out as `data`; none: the test images of `dataset`, or else 15 % of the training images (of the
+    bundled ones the last 1,500)."""
     channels: int = 3
     """Of the images read from class folders, 1 (gray) or 3 (color)."""
-    size: int | None = None
-    """Side in pixels to which images from class folders are cropped and resized; none: they must have one size."""
     output: Path = Path("runs/classifier")
     """Where checkpoint, log.csv, weights and card go."""
     name: str = "classifier"
@@ -88,14 +87,13 @@ class TrainClassifier:
 
     def sets(self) -> tuple[LabeledImages, LabeledImages]:
         """Training and validation images."""
-        if self.data is None:
-            images = idx_folder(data_path("fashion-mnist/train-images-idx3-ubyte.gz").parent)
-        else:
-            images = read_labeled(self.data, train=True, channels=self.channels, size=self.size)
+        images = self.images.read(train=True, channels=self.channels)
         if self.validation is not None:
-            return images, read_labeled(self.validation, train=False, channels=self.channels, size=self.size)
-        generator = torch.Generator().manual_seed(0)
-        order = torch.arange(len(images)) if self.data is None else torch.randperm(len(images), generator=generator)
+            return images, replace(self.images, data=self.validation).read(train=False, channels=self.channels)
+        if self.images.has_test:
+            return images, self.images.read(train=False, channels=self.channels)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        order = torch.arange(len(images)) if self.images.is_shuffled else order
         shuffled = LabeledImages(images.images[order], images.labels[order], images.classes)
         kept = len(images) - max(1, round(0.15 * len(images)))
         return shuffled.part(None, kept), shuffled.part(kept, None)
@@ -118,8 +116,7 @@ def run(command: TrainDenoiser | TrainClassifier) -> Path:
     else:
         images, held_out = command.sets()
         runs = train_classifier(command.recipe, images, held_out, command.output, fabric=fabric)
-        source = "/".join(command.data.resolve().parts[-2:]) if command.data else "the bundled Fashion-MNIST images"
-        described = {"folders": [source], "images": len(images), "classes": list(images.classes)}
+        described = {"source": str(command.images), "images": len(images), "classes": list(images.classes)}
         provenance = {"recipe": asdict(command.recipe), "data": described}
     target = command.output / f"{command.name}.safetensors"
     with Progress(disable=None) as progress:

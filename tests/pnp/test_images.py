@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from pnp import kernels
-from pnp.images import InputError, atomic_path, read_image, write_image
+from pnp.images import InputError, read_image, write_image
 from pnp.kernels import read_kernel
+from stablenet.files import aside
 
 RANDOM = np.random.default_rng(0)
 GRAY16 = RANDOM.integers(0, 65536, (7, 5), dtype=np.uint16)
@@ -152,7 +153,7 @@ def test_written_images_come_back(channels: int, tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as partial:
+    with pytest.raises(RuntimeError), aside(target) as partial:
         partial.write_text("new")
         raise RuntimeError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]

@@ -1,0 +1,119 @@
+"""Other 1-Lipschitz layers, and networks without a constraint, in the shape of `stablenet.networks.Classifier`.
+
+Lift, downsampling, MaxMin and head are the same for all; what differs is what stands between. The peers' layers are those
+of orthogonium and deel-torchlip; their constants are what their authors claim, not certified here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from stablenet.interlayers import IsometricLift, MaxMin, NormPool2d, ZeroChannelLift
+from stablenet.networks.classifier import Classifier, ClassifierArchitecture, PairwiseHead
+from stablenet.tableaus import HEUN, RK4
+
+Layer = Callable[[int], nn.Module]
+
+
+class Peer(nn.Module):
+    """`convolution(channels)` and `dense(inputs)` in the places of the gradient-flow blocks of an architecture."""
+
+    def __init__(self, a: ClassifierArchitecture, convolution: Layer, dense: list[Layer], *, bounded: bool) -> None:
+        super().__init__()
+        self.bounded, self.lift = bounded, IsometricLift(a.scale)
+        layers: list[nn.Module] = []
+        for k, (features, blocks) in enumerate(a.stages):
+            if k:
+                layers.append(nn.PixelUnshuffle(2) if a.downsampling == "unshuffle" else NormPool2d(2))
+            layers.append(ZeroChannelLift(features))
+            for _ in range(blocks):
+                layers += [convolution(features), MaxMin()] if a.maxmin else [convolution(features)]
+        layers.append(nn.Flatten())
+        size = math.prod(list(a.shapes())[-1])
+        for layer in dense:
+            layers += [layer(size), MaxMin()] if a.maxmin else [layer(size)]
+            size = getattr(layers[-2 if a.maxmin else -1], "out_features", size)
+        self.body = nn.Sequential(*layers)
+        self.head = PairwiseHead(size, a.classes) if bounded else FreeHead(size, a.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.lift(x - 0.5)))
+
+    def pairwise_lipschitz(self) -> Tensor:
+        """Of a network without a bound: infinite, so that every radius is 0."""
+        if self.bounded:
+            return self.head.pairwise_lipschitz()
+        return torch.full((len(self.head.weight),) * 2, torch.inf, dtype=torch.float64)
+
+
+class FreeHead(nn.Linear):
+    def distances(self) -> Tensor:
+        return torch.ones(self.out_features, self.out_features)
+
+
+class Residual(nn.Module):
+    """x + B relu(A x + b), with torch's spectral normalization of both maps where asked for."""
+
+    def __init__(self, features: int, hidden: int, *, convolution: bool, normalized: bool) -> None:
+        super().__init__()
+        if convolution:
+            first, second = nn.Conv2d(features, hidden, 3, padding=1), nn.Conv2d(hidden, features, 3, padding=1, bias=False)
+        else:
+            first, second = nn.Linear(features, hidden), nn.Linear(hidden, features, bias=False)
+        if normalized:
+            first, second = parametrizations.spectral_norm(first), parametrizations.spectral_norm(second)
+        else:
+            nn.init.zeros_(second.weight)
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+def build(name: str, a: ClassifierArchitecture) -> nn.Module:
+    """A network of about as many parameters as `a` gives with gradient-flow blocks (one map a block, not two)."""
+    if name in TABLEAUS:
+        return Classifier(replace(a, tableau=TABLEAUS[name]))
+    if name.startswith("ResNet"):
+        # two maps a block for one: half the hidden features, so that the number of parameters stays
+        hidden = {"normalized": "spectral" in name}
+        dense = [lambda n: Residual(n, a.dense_features // 2, convolution=False, **hidden)] * a.dense_blocks
+        return Peer(a, lambda c: Residual(c, c // 2, convolution=True, **hidden), dense, bounded=False)
+    inputs = math.prod(list(a.shapes())[-1])
+    width = _feedforward_width(inputs, a.dense_features * a.dense_blocks * inputs, a.dense_blocks)
+    if name == "SLL":
+        from orthogonium.layers.conv.SLL import SDPBasedLipschitzDense, SDPBasedLipschitzResBlock
+
+        dense = [lambda n: SDPBasedLipschitzDense(n, n, a.dense_features)] * a.dense_blocks
+        return Peer(a, lambda c: SDPBasedLipschitzResBlock(c, 1, a.kernel_size), dense, bounded=True)
+    if name in ("AOL", "AOC"):
+        from orthogonium.layers import OrthoLinear
+        from orthogonium.layers.conv.AOC import AdaptiveOrthoConv2d
+        from orthogonium.layers.conv.AOL import AOLConv2D
+
+        kind = AOLConv2D if name == "AOL" else AdaptiveOrthoConv2d
+        dense = [lambda n: OrthoLinear(n, width)] * a.dense_blocks
+        return Peer(a, lambda c: kind(c, c, a.kernel_size, padding=a.kernel_size // 2), dense, bounded=True)
+    if name == "torchlip":
+        from deel.torchlip import SpectralConv2d, SpectralLinear
+
+        dense = [lambda n: SpectralLinear(n, width)] * a.dense_blocks
+        return Peer(a, lambda c: SpectralConv2d(c, c, a.kernel_size, padding=a.kernel_size // 2), dense, bounded=True)
+    raise ValueError(f"unknown network {name!r}: known are {', '.join((*TABLEAUS, *PEERS, *FREE))}")
+
+
+def _feedforward_width(inputs: int, parameters: int, layers: int) -> int:
+    """w, even, with inputs w + (layers - 1) w^2 nearest to `parameters`."""
+    widths = range(16, 4096, 2)
+    return min(widths, key=lambda w: abs(inputs * w + (layers - 1) * w * w - parameters))
+
+
+TABLEAUS = {"ours, Euler": ClassifierArchitecture().tableau, "ours, Heun": HEUN, "ours, RK4": RK4}
+PEERS = ("SLL", "AOL", "AOC", "torchlip")
+FREE = ("ResNet", "ResNet, spectral normalization")
