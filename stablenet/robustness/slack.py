@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.autograd.functional import jvp, vjp
 
 from stablenet.certificate import certify
 from stablenet.labeled import LabeledImages
@@ -57,8 +57,7 @@ def jacobian_norm(network: Callable[[Tensor], Tensor], x: Tensor, *, iterations:
     largest = 0.0
     for _ in range(iterations):
         v = v / v.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *[1] * (x.ndim - 1))
-        _, image = jvp(network, (x,), (v,))
-        largest = max(largest, float(image.detach().flatten(1).norm(dim=1).max()))
-        _, back = vjp(network, x)
-        (v,) = back(image)
+        _, image = jvp(network, x, v)
+        largest = max(largest, float(image.flatten(1).norm(dim=1).max()))
+        _, v = vjp(network, x, image)
     return largest

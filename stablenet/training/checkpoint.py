@@ -16,7 +16,8 @@ from stablenet.files import aside
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file so that `path` holds the old bytes or the new, never half of either."""
     with aside(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(temporary), metadata=metadata)
+        copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}  # some modules hold a tensor twice
+        save_file(copies, str(temporary), metadata=metadata)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

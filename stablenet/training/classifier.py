@@ -117,6 +117,12 @@ def evaluate(network: nn.Module, dataset: LabeledImages, epsilons: Sequence[floa
     return certified_accuracy(radii, predictions, dataset.labels, epsilons)
 
 
+def initial(recipe: ClassifierRecipe, dataset: LabeledImages) -> Classifier:
+    """The network that training begins with."""
+    torch.manual_seed(recipe.seed)
+    return Classifier(recipe.architecture(dataset.shape, len(dataset.classes)))
+
+
 def train(
     recipe: ClassifierRecipe,
     dataset: LabeledImages,
@@ -139,8 +145,7 @@ def train(
     fabric.launch()
     if recipe.batch_size % fabric.world_size:
         raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {fabric.world_size} devices: choose a multiple")
-    torch.manual_seed(recipe.seed)
-    model = Classifier(recipe.architecture(dataset.shape, len(dataset.classes))) if model is None else model
+    model = initial(recipe, dataset) if model is None else model
     share = slice(fabric.global_rank, None, fabric.world_size)
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:

@@ -15,9 +15,11 @@ from torch.utils.data import Dataset, Subset
 
 from stablenet.data import BundledPhotographs, FolderImages
 from stablenet.labeled import LabeledImages
+from stablenet.networks import Classifier
 from stablenet.pretrained import read_card, save, weights_path
+from stablenet.robustness.slack import slack
 from stablenet.sources import LabeledSource
-from stablenet.training.classifier import ClassifierRecipe
+from stablenet.training.classifier import ClassifierRecipe, initial
 from stablenet.training.classifier import train as train_classifier
 from stablenet.training.denoiser import DenoiserRecipe, train
 
@@ -117,7 +119,8 @@ def run(command: TrainDenoiser | TrainClassifier) -> Path:
         images, held_out = command.sets()
         runs = train_classifier(command.recipe, images, held_out, command.output, fabric=fabric)
         described = {"source": str(command.images), "images": len(images), "classes": list(images.classes)}
-        provenance = {"recipe": asdict(command.recipe), "data": described}
+        before = slack(initial(command.recipe, images), held_out)
+        provenance = {"recipe": asdict(command.recipe), "data": described, "slack_at_first": asdict(before)}
     target = command.output / f"{command.name}.safetensors"
     with Progress(disable=None) as progress:
         bar = progress.add_task("training", total=command.recipe.schedule.steps)
@@ -127,6 +130,10 @@ def run(command: TrainDenoiser | TrainClassifier) -> Path:
                 scores = ", ".join(f"{name} {value:.4g}" for name, value in record.validation.items())
                 progress.console.print(f"step {record.step}: {scores}")
                 reached = {"steps": record.step, "validation": record.validation, "torch": torch.__version__}
+                if isinstance(average, Classifier):
+                    after = slack(average, held_out)
+                    progress.console.print(f"at first: {before}\nnow: {after}")
+                    reached["slack"] = asdict(after)
                 save(average, target, **provenance, **reached)
     return target
 

@@ -158,6 +158,9 @@ def test_training_from_the_command_line_writes_weights_with_a_card(trained):
     assert card["kind"] == "classifier"
     assert card["data"]["classes"] == ["dark", "light"]
     assert card["validation"]["certified_0"] == 1.0
+    assert 0.5 < card["slack_at_first"]["jacobian_norm"] <= card["slack_at_first"]["lipschitz"]
+    assert 0 < card["slack"]["jacobian_norm"] <= card["slack"]["lipschitz"] * (1 + 1e-5)
+    assert 0 < card["slack"]["margin_slope"] <= 1
     network = load(trained / "run" / "classifier.safetensors")
     assert network(torch.full((1, 1, 8, 8), 0.75)).argmax() == 1
     with pytest.raises(WeightsRefused, match="holds a classifier"):
