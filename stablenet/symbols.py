@@ -80,8 +80,8 @@ def follow(kernel: Tensor, directions: Tensor) -> tuple[float, Tensor, Tensor]:
 
 @cache
 def frequencies(taps: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (frequencies, height * width) of each tap's phase on half of a grid of 2 k + 2 points an axis."""
-    points = [2 * k + 2 for k in taps]
+    """Cosine and sine (frequencies, height * width) of each tap's phase on half of a grid of 2 k + 1 points an axis."""
+    points = [2 * k + 1 for k in taps]
     rows, columns = (torch.arange(n) * (2 * math.pi / n) for n in points)
     columns = columns[: points[1] // 2 + 1]
     row, column = torch.arange(taps[0]), torch.arange(taps[1])

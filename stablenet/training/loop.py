@@ -91,7 +91,7 @@ def fit(
     ------
     ValueError : the checkpoint is another recipe's, or the loss is NaN (the last checkpoint is left as it was).
     """
-    groups = _groups(model, schedule.kernel_rate)
+    groups = groups_of(model, schedule.kernel_rate)
     optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=half)
     average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
     model.train()  # before loading: it looks at the norms afresh, which a resumed run must not
@@ -120,7 +120,7 @@ def fit(
         yield Record(step + 1, float(value.detach()), schedule.rate(step), metrics), average
 
 
-def _groups(model: nn.Module, kernel_rate: float) -> list[dict]:
+def groups_of(model: nn.Module, kernel_rate: float) -> list[dict]:
     """Kernels live on a sphere that enforcement sets; what they are measured against moves faster."""
     named = list(model.named_parameters())
     kernels = [p for name, p in named if name.endswith("linear.weight")]
