@@ -122,7 +122,7 @@ def measure(a: argparse.Namespace, name: str) -> dict[str, object]:
     if refuted and name in TABLEAUS:
         raise CertificateViolated(f"{refuted} radii of {name} are refuted")
     tensors = {"right": best.right.byte(), "radii": near, "distances": best.distances, "nearest": best.nearest[:SHOWN]}
-    tensors |= {"labels": best.labels, "predictions": best.predictions}
+    tensors |= {"labels": best.labels, "predictions": best.predictions, "changed": best.changed}
     save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / "attacked.safetensors"))
     shares = {("clean" if e == 0 else f"certified at {e:.3f}"): 100 * share for e, share in table.items()}
     if name in FREE:
@@ -143,7 +143,8 @@ def measure(a: argparse.Namespace, name: str) -> dict[str, object]:
 def _nearer(first: Attacked, second: Attacked) -> Attacked:
     closer = second.distances < first.distances
     nearest = torch.where(closer.reshape(-1, 1, 1, 1), second.nearest, first.nearest)
-    return replace(first, distances=torch.minimum(first.distances, second.distances), nearest=nearest)
+    changed = torch.where(closer, second.changed, first.changed)
+    return replace(first, distances=torch.minimum(first.distances, second.distances), nearest=nearest, changed=changed)
 
 
 def draw(a: argparse.Namespace, names: list[str]) -> None:
@@ -160,7 +161,7 @@ def draw(a: argparse.Namespace, names: list[str]) -> None:
             curves[f"{name}, certified"] = Curve(t["radii"][right], count, "-", color)
         curves[f"{name}, attacked"] = Curve(t["distances"][right], count, "--", color)
         shown = slice(0, SHOWN)
-        parts = (t["labels"][shown], t["predictions"][shown], t["distances"][shown], t["nearest"])
+        parts = (t["labels"][shown], t["predictions"][shown], t["distances"][shown], t["nearest"], t["changed"][shown])
         found[name] = Attacked(*parts, ("",) * SHOWN)
     accuracy_curves(curves, a.output / f"classification-{a.dataset}.png", largest=1.0)
     images = held_out.images[:SHOWN].float() / 255

@@ -81,7 +81,7 @@ class Export:
     weights: tyro.conf.Positional[str]
     """A classifier's .safetensors file with its card beside it, or the name of shipped weights."""
     output: tyro.conf.Positional[Path]
-    """A path ending in .onnx or .pt2; a card (.json) goes beside it."""
+    """A path ending in .onnx or .pt2; a card, its name with .json at the end, goes beside it."""
 
 
 def _certify(command: Certify) -> None:
@@ -119,10 +119,10 @@ def _attack(command: AttackCommand) -> None:
 
 
 def _export(command: Export) -> None:
-    from stablenet.export import write
+    from stablenet.export import card_path, write
 
     path = write(load(weights_path(command.weights), kind="classifier"), command.output)
-    print(f"wrote {path} and {path.with_suffix('.json').name}: outputs are logits and certified l2 radii")
+    print(f"wrote {path} and {card_path(path).name}: outputs are logits and certified l2 radii")
 
 
 def _evaluate(command: Evaluate) -> None:

@@ -69,7 +69,7 @@ class WithRadius(nn.Module):
 def write(classifier: Classifier, path: Path) -> Path:
     """Write `WithRadius(classifier)` to PATH.onnx (ONNX, any batch size) or PATH.pt2 (torch.export), its card beside it.
 
-    The card (.json) holds the certificate, the constants of the pairs of logits, shapes and the file's sha256.
+    The card (PATH.onnx.json, PATH.pt2.json) holds the certificate, the constants of the pairs of logits, shapes and the file's sha256.
 
     The file is read back and run: nothing is left where its logits differ from the network's by more than 1e-5.
 
@@ -103,9 +103,14 @@ def write(classifier: Classifier, path: Path) -> Path:
         "certificate": {"lipschitz": found.lipschitz, "pairwise_lipschitz": classifier.pairwise_lipschitz().tolist()},
         "sha256": digest,
     }
-    with aside(path.with_suffix(".json")) as temporary:
+    with aside(card_path(path)) as temporary:
         temporary.write_text(json.dumps(card, indent=2))
     return path
+
+
+def card_path(path: Path) -> Path:
+    """PATH.onnx.json: PATH.json belongs to the weights that may stand beside it."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[[Tensor], list[Tensor]]:

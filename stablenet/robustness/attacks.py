@@ -63,12 +63,13 @@ AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 @dataclass(frozen=True, eq=False)
 class Attacked:
     """What was found, one entry an image: true and predicted class, distance to the nearest image with another class
-    (l2, infinite if none was found), that image (count, channels, height, width), and the attack that found it."""
+    (l2, infinite if none was found), that image (count, channels, height, width), its class, the attack that found it."""
 
     labels: Tensor
     predictions: Tensor
     distances: Tensor
     nearest: Tensor
+    changed: Tensor
     found_by: tuple[str, ...]
 
     @property
@@ -108,6 +109,7 @@ def attack(network: nn.Module, images: LabeledImages, settings: Attack = Attack(
         predictions=torch.cat([p.predictions for p in parts]),
         distances=torch.cat([p.distances for p in parts]),
         nearest=torch.cat([p.nearest for p in parts]),
+        changed=torch.cat([p.changed for p in parts]),
         found_by=tuple(name for p in parts for name in p.found_by),
     )
     if radii is not None:
@@ -135,7 +137,7 @@ class _Search:
         self.images = (images.float() / 255).to(reference)
         self.predictions = self._classes(self.images).cpu()
         self.distances = torch.full((len(images),), math.inf, dtype=torch.float64)
-        self.nearest = self.images.cpu().clone()
+        self.nearest, self.changed = self.images.cpu().clone(), self.predictions.clone()
         self.found_by = ["" for _ in images]
 
     @torch.no_grad()
@@ -159,11 +161,12 @@ class _Search:
             other = self._classes(self._toward(candidates, middle)).cpu() != self.predictions
             low, high = torch.where(other, low, middle), torch.where(other, middle, high)
         found = self._toward(candidates, high)
-        changed &= self._classes(found).cpu() != self.predictions
+        classes = self._classes(found).cpu()
+        changed &= classes != self.predictions
         distances = (found.double() - self.images.double()).flatten(1).norm(dim=1).cpu()
         nearer = changed & (distances < self.distances)
         self.distances = torch.where(nearer, distances, self.distances)
-        self.nearest[nearer] = found.cpu()[nearer]
+        self.nearest[nearer], self.changed[nearer] = found.cpu()[nearer], classes[nearer]
         self.found_by = [name if new else old for new, old in zip(nearer.tolist(), self.found_by, strict=True)]
 
     def _toward(self, candidates: Tensor, share: Tensor) -> Tensor:

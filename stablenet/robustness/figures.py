@@ -33,10 +33,10 @@ def accuracy_curves(curves: Mapping[str, Curve], path: Path, *, largest: float |
     finite = torch.cat([c.distances[c.distances.isfinite()].double() for c in curves.values()])
     end = largest or (float(finite.max()) if len(finite) else 1.0)
     for name, curve in curves.items():
-        shown = curve.distances.sort().values.clamp_max(end)
-        shares = 100 * torch.arange(len(shown), 0, -1) / curve.count
-        heights = [100 * len(shown) / curve.count, *shares.tolist(), 0.0]
-        axes.step([0.0, *shown.tolist(), end], heights, where="pre", linestyle=curve.style, color=curve.color, label=name)
+        distances = curve.distances.sort().values
+        steps = [0.0, *distances[distances < end].tolist(), end]
+        heights = [100 * (len(distances) - k) / curve.count for k in range(len(steps) - 1)]
+        axes.step(steps, [*heights, heights[-1]], where="post", linestyle=curve.style, color=curve.color, label=name)
     axes.set(xlabel="epsilon (l2 distance, images in [0, 1])", ylabel="accuracy in %", ylim=(0, 100), xlim=(0, end))
     axes.grid(alpha=0.3)
     if len(curves) > 1:
@@ -47,35 +47,34 @@ def accuracy_curves(curves: Mapping[str, Curve], path: Path, *, largest: float |
 
 def smallest_changes(found: Mapping[str, Attacked], images: Tensor, classes: tuple[str, ...], path: Path) -> None:
     """The images (count, channels, height, width) in [0, 1] in a first row; below, for each entry of `found` (of the same
-    images), the nearest image with another class and what was added, magnified to the range shown above its row."""
+    images), the nearest image with another class and, magnified, what was added to it."""
     from matplotlib.figure import Figure
 
     count, rows = len(images), 1 + 2 * len(found)
-    figure = Figure(figsize=(1.25 * count + 1.2, 1.5 * rows), layout="constrained")
+    figure = Figure(figsize=(1.25 * count + 0.6, 1.55 * rows), layout="constrained")
     grid = figure.subplots(rows, count, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
-        axes.tick_params(left=False, bottom=False)
+    truth = next(iter(found.values())).labels
     for k in range(count):
-        _show(grid[0][k], images[k])
-        grid[0][k].set_title(classes[int(next(iter(found.values())).labels[k])], fontsize=8)
+        _show(grid[0][k], images[k], classes[int(truth[k])])
     grid[0][0].set_ylabel("image", fontsize=8)
     for row, (name, attacked) in enumerate(found.items()):
         upper, lower = grid[1 + 2 * row], grid[2 + 2 * row]
-        change = attacked.nearest.float() - images
-        magnified = float(change.abs().max().clamp_min(1e-6))
         for k in range(count):
-            distance = float(attacked.distances[k])
-            _show(upper[k], attacked.nearest[k])
+            change, distance = attacked.nearest[k].float() - images[k], float(attacked.distances[k])
             if distance < float("inf"):
-                upper[k].set_title(f"at {distance:.3f}", fontsize=8)
-            _show(lower[k], change[k] / (2 * magnified) + 0.5)
+                old, new = (classes[int(c[k])] for c in (attacked.predictions, attacked.changed))
+                text = f"at {distance:.3f}" if old == classes[int(truth[k])] else f"taken for {old}"
+                _show(upper[k], attacked.nearest[k], f"{text}\n{new}")
+                factor = 0.5 / float(change.abs().max().clamp_min(1e-6))
+                _show(lower[k], change * factor + 0.5, f"change x {factor:.3g}")
         upper[0].set_ylabel(name, fontsize=8)
-        lower[0].set_ylabel(f"change, x {0.5 / magnified:.1f}", fontsize=8)
     with aside(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def _show(axes, image: Tensor) -> None:
+def _show(axes, image: Tensor, title: str) -> None:
     pixels = image.float().clamp(0, 1).permute(1, 2, 0).numpy()
     axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+    axes.set_title(title, fontsize=7)

@@ -63,7 +63,9 @@ def test_what_was_found_is_what_it_claims(trained, held_out, found):
     clean = held_out.images.float() / 255
     hit = torch.isfinite(found.distances)
     with torch.no_grad():
-        assert (trained(found.nearest).argmax(1) != found.predictions)[hit].all()
+        classes = trained(found.nearest).argmax(1)
+    assert torch.equal(classes, found.changed)
+    assert (classes != found.predictions)[hit].all()
     assert 0 <= float(found.nearest.min()) <= float(found.nearest.max()) <= 1
     torch.testing.assert_close((found.nearest - clean).double().flatten(1).norm(dim=1)[hit], found.distances[hit])
     assert {"DeepFool"} <= set(found.found_by) <= {"DeepFool", "projected gradient", ""}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import stablenet.export
 from stablenet import certify
 from stablenet.enforcement import Enforced
-from stablenet.export import FORMATS, WithRadius, plain, write
+from stablenet.export import FORMATS, WithRadius, card_path, plain, write
 from stablenet.networks import Classifier, Denoiser, DenoiserArchitecture
 from stablenet.pretrained import save
 from stablenet.robustness.certification import certified_radius
@@ -74,7 +74,7 @@ def test_files_give_the_same_for_any_batch(name, suffix, tmp_path):
         logits, radii = read_back(path, x)
         torch.testing.assert_close(logits, network(x), rtol=0, atol=1e-5)
         torch.testing.assert_close(radii, WithRadius(network)(x)[1], rtol=0, atol=1e-5)
-    card = json.loads(path.with_suffix(".json").read_text())
+    card = json.loads(card_path(path).read_text())
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert card["certificate"]["lipschitz"] == certify(network).lipschitz
     assert torch.equal(
@@ -107,9 +107,10 @@ def test_from_the_command_line(tmp_path, capsys):
     from stablenet.cli import main
 
     save(wild_classifier(CLASSIFIERS["unshuffle"]).float(), tmp_path / "net.safetensors")
-    main(["export", str(tmp_path / "net.safetensors"), str(tmp_path / "out" / "net.pt2")])
-    assert "net.json" in capsys.readouterr().out
-    assert (tmp_path / "out" / "net.pt2").is_file()
+    main(["export", str(tmp_path / "net.safetensors"), str(tmp_path / "net.pt2")])
+    assert "net.pt2.json" in capsys.readouterr().out
+    assert (tmp_path / "net.pt2").is_file()
+    main(["certify", str(tmp_path / "net.safetensors")])  # its own card is as it was
     with pytest.raises(SystemExit):
         main(["export", str(tmp_path / "net.safetensors"), str(tmp_path / "net.pickle")])
     assert "error: cannot export to net.pickle" in capsys.readouterr().err
