@@ -69,9 +69,8 @@ class WithRadius(nn.Module):
 def write(classifier: Classifier, path: Path) -> Path:
     """Write `WithRadius(classifier)` to PATH.onnx (ONNX, any batch size) or PATH.pt2 (torch.export), its card beside it.
 
-    The card (PATH.onnx.json, PATH.pt2.json) holds the certificate, the constants of the pairs of logits, shapes and the file's sha256.
-
-    The file is read back and run: nothing is left where its logits differ from the network's by more than 1e-5.
+    The card (PATH.onnx.json, PATH.pt2.json) holds the certificate, the constants of the pairs of logits, shapes and the file's
+    sha256. The file is read back and run: nothing is left where its logits differ from the network's by more than 1e-5.
 
     Raises
     ------
