@@ -40,7 +40,7 @@ EPSILON = 36 / 255
 EPSILONS = (0.0, 36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
 SHOWN = 8
 RECIPES = {
-    "fashion-mnist": ClassifierRecipe(),
+    "fashion-mnist": ClassifierRecipe(offset=0.75, temperature=0.15),
     "cifar10": ClassifierRecipe(
         stages=((16, 2), (64, 6)), dense_features=112, dense_blocks=3, offset=0.35, temperature=0.25, crop=4
     ),

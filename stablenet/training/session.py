@@ -118,7 +118,9 @@ def run(command: TrainDenoiser | TrainClassifier) -> Path:
     else:
         images, held_out = command.sets()
         runs = train_classifier(command.recipe, images, held_out, command.output, fabric=fabric)
+        source = "/".join(command.validation.resolve().parts[-2:]) if command.validation else str(command.images)
         described = {"source": str(command.images), "images": len(images), "classes": list(images.classes)}
+        described["validation"] = f"{len(held_out)} held-out images of {source}"
         before = slack(initial(command.recipe, images), held_out)
         provenance = {"recipe": asdict(command.recipe), "data": described, "slack_at_first": asdict(before)}
     target = command.output / f"{command.name}.safetensors"
