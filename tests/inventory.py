@@ -75,15 +75,17 @@ ARCHITECTURES = {
 }
 
 CLASSIFIERS = {
-    "average": ClassifierArchitecture(height=8, width=8, stages=((4, 1), (6, 1)), dense_features=8, classes=4),
+    "average": ClassifierArchitecture(
+        height=8, width=8, stages=((4, 1), (6, 1)), downsampling="average", maxmin=True, dense_features=8, classes=4
+    ),
     "unshuffle": ClassifierArchitecture(
-        channels=3, height=7, width=9, stages=((12, 1),), dense_features=6, dense_blocks=1, downsampling="unshuffle", classes=3
+        channels=3, height=7, width=9, stages=((12, 1),), dense_features=6, dense_blocks=1, maxmin=True, classes=3
     ),
     "heun-substeps": ClassifierArchitecture(
         height=8,
         width=8,
         stages=((4, 1), (16, 1)),
-        downsampling="unshuffle",
+        maxmin=True,
         tableau=tableaus.HEUN,
         policy=Substeps(),
         classes=3,

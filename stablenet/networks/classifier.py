@@ -25,35 +25,47 @@ DOWNSAMPLINGS = ("unshuffle", "average")
 
 
 @dataclass(frozen=True)
-class ClassifierArchitecture:
-    """The shape of a `Classifier`.
+class ClassifierShape:
+    """The shape of a `Classifier`, images and classes aside.
 
     Parameters
     ----------
-    channels, height, width : of the images; classes : how many.
     scale : of the pixel-unshuffle lift at the entrance (1: none).
     stages : (channels, blocks) at each resolution, which halves from stage to stage; channels never shrink.
     kernel_size : of the convolutions in the blocks, odd.
     downsampling : between stages; "unshuffle" keeps everything (four times the channels), "average" keeps the means.
     dense_features : hidden features of each dense block; dense_blocks : how many of them stand before the head.
-    maxmin : MaxMin after each block. tableau, policy : of all blocks.
+    maxmin : MaxMin after each block.
+    """
+
+    scale: int = 2
+    stages: tuple[tuple[int, int], ...] = ((16, 3), (64, 4))
+    kernel_size: int = 3
+    downsampling: str = "unshuffle"
+    dense_features: int = 256
+    dense_blocks: int = 2
+    maxmin: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple((int(c), int(n)) for c, n in self.stages))
+
+
+@dataclass(frozen=True)
+class ClassifierArchitecture(ClassifierShape):
+    """The shape of a `Classifier` for images of (channels, height, width) and `classes` classes.
+
+    tableau, policy : of all blocks.
     """
 
     channels: int = 1
     height: int = 28
     width: int = 28
     classes: int = 10
-    scale: int = 2
-    stages: tuple[tuple[int, int], ...] = ((32, 3), (64, 3))
-    kernel_size: int = 3
-    downsampling: str = "average"
-    dense_features: int = 256
-    dense_blocks: int = 2
-    maxmin: bool = True
     tableau: ButcherTableau = EULER
     policy: Policy = Rescale()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("channels", "height", "width", "scale", "kernel_size", "dense_features"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
@@ -63,7 +75,6 @@ class ClassifierArchitecture:
             raise ValueError(f"dense_blocks must be >= 0, got {self.dense_blocks}")
         if self.downsampling not in DOWNSAMPLINGS:
             raise ValueError(f"downsampling must be one of {', '.join(DOWNSAMPLINGS)}, got {self.downsampling!r}")
-        object.__setattr__(self, "stages", tuple((int(c), int(n)) for c, n in self.stages))
         for _ in self.shapes():
             pass
 

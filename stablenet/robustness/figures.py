@@ -65,8 +65,7 @@ def smallest_changes(found: Mapping[str, Attacked], images: Tensor, classes: tup
             change, distance = attacked.nearest[k].float() - images[k], float(attacked.distances[k])
             if distance < float("inf"):
                 old, new = (classes[int(c[k])] for c in (attacked.predictions, attacked.changed))
-                text = f"at {distance:.3f}" if old == classes[int(truth[k])] else f"taken for {old}"
-                _show(upper[k], attacked.nearest[k], f"{text}\n{new}")
+                _show(upper[k], attacked.nearest[k], f"{old} to {new}\nat {distance:.3f}")
                 factor = 0.5 / float(change.abs().max().clamp_min(1e-6))
                 _show(lower[k], change * factor + 0.5, f"change x {factor:.3g}")
         upper[0].set_ylabel(name, fontsize=8)

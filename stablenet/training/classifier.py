@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stablenet.labeled import LabeledImages
-from stablenet.networks.classifier import Classifier, ClassifierArchitecture
+from stablenet.networks.classifier import Classifier, ClassifierArchitecture, ClassifierShape
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified
 from stablenet.training.loop import Record, Schedule, fit
@@ -37,16 +37,9 @@ SCHEDULE = Schedule(
 
 
 @dataclass(frozen=True)
-class ClassifierRecipe:
+class ClassifierRecipe(ClassifierShape):
     """Everything that determines a trained classifier, data aside."""
 
-    scale: int = 2
-    stages: tuple[tuple[int, int], ...] = ((16, 3), (64, 4))
-    kernel_size: int = 3
-    downsampling: str = "unshuffle"
-    dense_features: int = 256
-    dense_blocks: int = 2
-    maxmin: bool = False
     loss: str = "certified-cross-entropy"
     """cross-entropy, multi-margin or certified-cross-entropy."""
     offset: float = 0.7
@@ -63,6 +56,7 @@ class ClassifierRecipe:
     schedule: Schedule = SCHEDULE
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size < 1 or self.crop < 0:
             raise ValueError(f"batch_size must be >= 1 and crop >= 0, got {self.batch_size}, {self.crop}")
         if not (self.offset >= 0 and self.temperature > 0):
@@ -71,12 +65,12 @@ class ClassifierRecipe:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"precision must be '32-true' or 'bf16-mixed', got {self.precision!r}")
-        object.__setattr__(self, "stages", tuple((int(c), int(n)) for c, n in self.stages))
 
     def architecture(self, shape: tuple[int, int, int], classes: int) -> ClassifierArchitecture:
-        names = ("scale", "stages", "kernel_size", "downsampling", "dense_features", "dense_blocks", "maxmin")
         sizes = dict(zip(("channels", "height", "width"), shape, strict=True))
-        return ClassifierArchitecture(**sizes, classes=classes, **{n: getattr(self, n) for n in names})
+        return ClassifierArchitecture(
+            **sizes, classes=classes, **{f.name: getattr(self, f.name) for f in fields(ClassifierShape)}
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

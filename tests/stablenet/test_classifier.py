@@ -15,7 +15,7 @@ from stablenet.pretrained import data_path
 
 
 def test_logits_of_a_batch():
-    network = Classifier(ClassifierArchitecture(stages=((4, 1), (6, 1)), dense_features=8))
+    network = Classifier(ClassifierArchitecture(stages=((4, 1), (16, 1)), dense_features=8))
     assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
 
 
@@ -42,8 +42,8 @@ def test_other_images_are_refused(x, text):
         ({"stages": ()}, "at least one"),
         ({"stages": ((2, 1),)}, "4 channels reach it"),
         ({"stages": ((8, 1), (8, 1)), "downsampling": "unshuffle"}, "32 channels reach it"),
-        ({"stages": ((4, 1), (4, 1), (4, 1))}, "halve 7 x 7"),
-        ({"stages": ((5, 1),)}, "even"),
+        ({"stages": ((4, 1), (16, 1), (64, 1))}, "halve 7 x 7"),
+        ({"stages": ((5, 1),), "maxmin": True}, "even"),
         ({"classes": 1}, "classes"),
         ({"downsampling": "max"}, "max"),
         ({"height": 0}, "height"),

@@ -79,7 +79,8 @@ def test_the_pairwise_radius_is_never_worse(name):
     pairwise = certified_radius(logits, network.pairwise_lipschitz())
     single = certified_radius(logits, torch.tensor(certify(network).lipschitz))
     assert (pairwise >= single * (1 - 1e-12)).all()
-    assert (pairwise > single * 1.001).any()
+    if network.architecture.classes > 2:  # of two rows at an obtuse angle both constants are the same
+        assert (pairwise > single * 1.001).any()
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
