@@ -13,7 +13,7 @@ import tyro
 from stablenet.certificate import NotCertified, certify
 from stablenet.labeled import LabeledImages
 from stablenet.networks import Classifier
-from stablenet.pretrained import load, weights_path
+from stablenet.pretrained import load, read_card, weights_path
 from stablenet.sources import LabeledSource
 
 
@@ -139,6 +139,8 @@ def _evaluate(command: Evaluate) -> None:
 
 
 def _train(arguments: list[str]) -> None:
+    from stablenet.robustness.slack import Slack
+
     try:
         from stablenet.training.session import COMMANDS, run
     except ImportError as error:
@@ -150,6 +152,9 @@ def _train(arguments: list[str]) -> None:
     path = run(tyro.cli(COMMANDS[name], prog=f"stablenet train {name}", args=rest))
     print(f"wrote {path}")
     print(certify(load(path)))
+    for name in ("slack_at_first", "slack"):  # of a classifier
+        if name in read_card(path):
+            print(f"{name.replace('_', ' ')}: {Slack(**read_card(path)[name])}")
 
 
 @dataclass(frozen=True)

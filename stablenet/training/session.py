@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +12,18 @@ import torch
 import tyro
 from lightning_fabric import Fabric
 from rich.progress import Progress
+from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from stablenet.data import BundledPhotographs, FolderImages
 from stablenet.labeled import LabeledImages
-from stablenet.networks import Classifier
 from stablenet.pretrained import read_card, save, weights_path
 from stablenet.robustness.slack import slack
 from stablenet.sources import LabeledSource
 from stablenet.training.classifier import ClassifierRecipe, initial
 from stablenet.training.classifier import train as train_classifier
 from stablenet.training.denoiser import DenoiserRecipe, train
+from stablenet.training.loop import Record
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,15 @@ class TrainClassifier:
         return shuffled.part(None, kept), shuffled.part(kept, None)
 
 
+@dataclass(frozen=True)
+class Started:
+    """A run about to go: its steps, what its card tells of where it comes from, and what is measured beside each validation."""
+
+    steps: Iterator[tuple[Record, nn.Module]]
+    provenance: dict[str, object]
+    measure: Callable[[nn.Module], dict[str, object]]
+
+
 def run(command: TrainDenoiser | TrainClassifier) -> Path:
     """Train, showing progress; after each validation the averaged weights and their card are written; returns the path.
 
@@ -109,45 +120,44 @@ def run(command: TrainDenoiser | TrainClassifier) -> Path:
     ValueError : bad folders or images, or a checkpoint of another recipe in the output folder.
     """
     fabric = Fabric(accelerator="auto", devices=command.devices)
-    if isinstance(command, TrainDenoiser):
-        images = open_images(command.data, command.recipe.channels, command.exclude)
-        held_out = open_images(command.validation, command.recipe.channels) if command.validation else images
-        held_out = Subset(held_out, range(min(command.validation_count, len(held_out))))
-        runs = train(command.recipe, images, held_out, command.output, fabric=fabric, fused=command.fused)
-        provenance = _provenance(command, images)
-    else:
-        images, held_out = command.sets()
-        runs = train_classifier(command.recipe, images, held_out, command.output, fabric=fabric)
-        source = "/".join(command.validation.resolve().parts[-2:]) if command.validation else str(command.images)
-        described = {"source": str(command.images), "images": len(images), "classes": list(images.classes)}
-        described["validation"] = f"{len(held_out)} held-out images of {source}"
-        before = slack(initial(command.recipe, images), held_out)
-        provenance = {"recipe": asdict(command.recipe), "data": described, "slack_at_first": asdict(before)}
+    started = (_denoiser if isinstance(command, TrainDenoiser) else _classifier)(command, fabric)
     target = command.output / f"{command.name}.safetensors"
     with Progress(disable=None) as progress:
         bar = progress.add_task("training", total=command.recipe.schedule.steps)
-        for record, average in runs:
+        for record, average in started.steps:
             progress.update(bar, completed=record.step, description=f"loss {record.loss:.4f}")
             if record.validation and fabric.is_global_zero:
                 scores = ", ".join(f"{name} {value:.4g}" for name, value in record.validation.items())
                 progress.console.print(f"step {record.step}: {scores}")
                 reached = {"steps": record.step, "validation": record.validation, "torch": torch.__version__}
-                if isinstance(average, Classifier):
-                    after = slack(average, held_out)
-                    progress.console.print(f"at first: {before}\nnow: {after}")
-                    reached["slack"] = asdict(after)
-                save(average, target, **provenance, **reached)
+                save(average, target, **started.provenance, **reached, **started.measure(average))
     return target
 
 
-def _provenance(command: TrainDenoiser, images: Dataset) -> dict[str, object]:
+def _denoiser(command: TrainDenoiser, fabric: Fabric) -> Started:
     recipe, source = command.recipe, {}
+    images = open_images(command.data, recipe.channels, command.exclude)
+    held_out = open_images(command.validation, recipe.channels) if command.validation else images
+    held_out = Subset(held_out, range(min(command.validation_count, len(held_out))))
     if recipe.start is not None:
         path = weights_path(recipe.start)
         source = {"start": {"name": path.stem, "sha256": read_card(path)["sha256"]}}
     folders = ["/".join(path.resolve().parts[-2:]) for path in command.data] or ["scikit-image's bundled photographs"]
     described = {"folders": folders, "images": len(images), "excluded": list(command.exclude)}
-    return {"recipe": asdict(recipe), **source, "data": described}
+    steps = train(recipe, images, held_out, command.output, fabric=fabric, fused=command.fused)
+    return Started(steps, {"recipe": asdict(recipe), **source, "data": described}, lambda network: {})
+
+
+def _classifier(command: TrainClassifier, fabric: Fabric) -> Started:
+    recipe = command.recipe
+    images, held_out = command.sets()
+    source = "/".join(command.validation.resolve().parts[-2:]) if command.validation else str(command.images)
+    described = {"source": str(command.images), "images": len(images), "classes": list(images.classes)}
+    described["validation"] = f"{len(held_out)} held-out images of {source}"
+    at_first = {"slack_at_first": asdict(slack(initial(recipe, images), held_out))}
+    steps = train_classifier(recipe, images, held_out, command.output, fabric=fabric)
+    provenance = {"recipe": asdict(recipe), "data": described, **at_first}
+    return Started(steps, provenance, lambda network: {"slack": asdict(slack(network, held_out))})
 
 
 def _recipe_of(card: Path, kind: type[DenoiserRecipe] | type[ClassifierRecipe]) -> DenoiserRecipe | ClassifierRecipe:
