@@ -35,6 +35,8 @@ class Schedule:
     """The learning rate of the linear maps' weights, as a share of the others' (thresholds, slopes, anchors)."""
     optimizer: str = "adam"
     """adam, or orthogonalized: momentum with steps of one spectral norm for the linear maps' weights, Adam for the rest."""
+    evenness: float = 0.0
+    """With orthogonalized: the share by which each step pulls a map's singular values toward each other."""
     warmup_steps: int = 200
     average_decay: float = 0.999
     validate_every: int = 1000
@@ -50,6 +52,8 @@ class Schedule:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        if not 0 <= self.evenness <= 0.5:
+            raise ValueError(f"evenness must lie in [0, 0.5], got {self.evenness}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must lie in [0, 1), got {self.average_decay}")
 
@@ -92,7 +96,7 @@ def fit(
     ValueError : the checkpoint is another recipe's, or the loss is NaN (the last checkpoint is left as it was).
     """
     groups = groups_of(model, schedule.kernel_rate)
-    optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=half)
+    optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=half, evenness=schedule.evenness)
     average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
     model.train()  # before loading: it looks at the norms afresh, which a resumed run must not
     done = load_checkpoint(checkpoint, model, average, optimizer, recipe) if checkpoint.exists() else 0

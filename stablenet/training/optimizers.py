@@ -33,10 +33,25 @@ def orthogonalized(matrix: Tensor, *, half: bool = False) -> Tensor:
     return (x.T if transposed else x).reshape(matrix.shape).to(matrix.dtype)
 
 
+def evened(matrix: Tensor, share: float, *, half: bool = False) -> Tensor:
+    """W + share/2 (W - W W^T W / s^2), s^2 the mean square of the singular values: those above s fall, those below rise.
+
+    One step toward equal singular values (axes after the first taken as one) that keeps their directions and, to first order
+    around equal ones, their scale.
+    """
+    flat = matrix.flatten(1)
+    flat = flat if flat.shape[0] <= flat.shape[1] else flat.T
+    x = flat.bfloat16() if half else flat
+    cubed = ((x @ x.T) @ x).to(matrix.dtype)
+    moved = flat + share / 2 * (flat - cubed / (flat.square().sum() / len(flat)).clamp_min(1e-30))
+    return (moved if moved.shape == matrix.flatten(1).shape else moved.T).reshape(matrix.shape)
+
+
 class OrthogonalizedMomentum(torch.optim.Adam):
     """Nesterov momentum with `orthogonalized` steps in groups that say `orthogonal=True`, Adam in the others.
 
-    The learning rate of such a group is the spectral norm of a step (axes after the first taken as one).
+    The learning rate of such a group is the spectral norm of a step (axes after the first taken as one). evenness : the share
+    of `evened` after each step, so that a map keeps its rank where its gradient has none.
     """
 
     def __init__(
@@ -47,8 +62,9 @@ class OrthogonalizedMomentum(torch.optim.Adam):
         betas: tuple[float, float],
         momentum: float = 0.95,
         half: bool = False,
+        evenness: float = 0.0,
     ) -> None:
-        self.momentum, self.half = momentum, half
+        self.momentum, self.half, self.evenness = momentum, half, evenness
         super().__init__(groups, lr=lr, betas=betas)
 
     @torch.no_grad()
@@ -67,6 +83,8 @@ class OrthogonalizedMomentum(torch.optim.Adam):
         state["momentum"].mul_(self.momentum).add_(weight.grad)
         direction = weight.grad + self.momentum * state["momentum"]
         weight.sub_(orthogonalized(direction, half=self.half), alpha=rate)
+        if self.evenness:
+            weight.copy_(evened(weight, self.evenness, half=self.half))
         weight.grad = None  # so that Adam passes it by
 
 
@@ -74,8 +92,8 @@ OPTIMIZERS = ("adam", "orthogonalized")
 BETAS = (0.9, 0.99)
 
 
-def build(name: str, groups: list[dict], rate: float, *, half: bool) -> torch.optim.Optimizer:
+def build(name: str, groups: list[dict], rate: float, *, half: bool = False, evenness: float = 0.0) -> torch.optim.Optimizer:
     """The optimizer of that name, one of OPTIMIZERS."""
     if name == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=BETAS)
-    return OrthogonalizedMomentum(groups, lr=rate, betas=BETAS, half=half)
+    return OrthogonalizedMomentum(groups, lr=rate, betas=BETAS, half=half, evenness=evenness)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stablenet.training.optimizers import OrthogonalizedMomentum, build, orthogonalized
+from stablenet.training.optimizers import OrthogonalizedMomentum, build, evened, orthogonalized
 
 SHAPES = [(8, 8), (5, 40), (40, 5), (6, 4, 3, 3)]
 
@@ -70,3 +70,25 @@ def test_state_survives_saving():
         return weight.detach()
 
     assert torch.equal(run(True), run(False))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_evening_narrows_the_spread_and_keeps_directions(shape, half):
+    matrix = wild(shape)
+    before = torch.linalg.svdvals(matrix.flatten(1))
+    moved = evened(matrix, 0.1, half=half)
+    after = torch.linalg.svdvals(moved.flatten(1))
+    assert float(after.max() / after.min()) < float(before.max() / before.min())
+    assert float(after[0]) < float(before[0]) and float(after[-1]) > float(before[-1])
+    u, _, v = torch.linalg.svd(matrix.flatten(1), full_matrices=False)
+    turned = u.T @ moved.flatten(1) @ v.T
+    assert float((turned - torch.diag(turned.diagonal())).abs().max()) < 0.01
+    for _ in range(400):
+        moved = evened(moved, 0.1, half=half)
+    settled = torch.linalg.svdvals(moved.flatten(1))
+    assert float(settled.max() / settled.min()) < 1.05
+
+
+def test_evening_leaves_zero_alone():
+    assert not evened(torch.zeros(3, 5), 0.1).any()
