@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,15 +93,21 @@ def _certify(command: Certify) -> None:
     network, images = _classifier(command)
     print(certify(network))
     print(slack(network, images))
-    for epsilon, share in write_report(network, images, command.output, command.epsilons).items():
-        print(f"{'clean' if epsilon == 0 else f'certified at {epsilon:.4g}'}: {100 * share:.2f} % of {len(images)} images")
+    _print_shares(write_report(network, images, command.output, command.epsilons), "certified", len(images))
     print(f"wrote {command.output / 'radii.csv'} and {command.output / 'certified_accuracy.png'}")
 
 
 def _classifier(command: Certify | AttackCommand) -> tuple[Classifier, LabeledImages]:
     network = load(weights_path(command.weights), kind="classifier")
-    images = command.images.read(train=False, channels=network.architecture.channels)
-    return network, images
+    a, source = network.architecture, command.images
+    if source.size is None and a.height == a.width:
+        source = replace(source, size=a.height)
+    return network, source.read(train=False, channels=a.channels)
+
+
+def _print_shares(shares: dict[float, float], what: str, count: int) -> None:
+    for epsilon, share in shares.items():
+        print(f"{f'{what} at {epsilon:.4g}' if epsilon else 'clean'}: {100 * share:.2f} % of {count} images")
 
 
 def _attack(command: AttackCommand) -> None:
@@ -112,9 +118,7 @@ def _attack(command: AttackCommand) -> None:
     network, images = _classifier(command)
     images = images.part(None, command.count)
     found = write_attack(network, images, settings, command.output)
-    for epsilon, share in found.accuracy((0.0, *command.epsilons)).items():
-        name = f"accuracy under attack at {epsilon:.4g}" if epsilon else "clean"
-        print(f"{name}: {100 * share:.2f} % of {len(images)} images")
+    _print_shares(found.accuracy((0.0, *command.epsilons)), "accuracy under attack", len(images))
     print(f"no image was changed within its certified radius; wrote attacked.csv and figures to {command.output}")
 
 
@@ -152,9 +156,10 @@ def _train(arguments: list[str]) -> None:
     path = run(tyro.cli(COMMANDS[name], prog=f"stablenet train {name}", args=rest))
     print(f"wrote {path}")
     print(certify(load(path)))
+    card = read_card(path)
     for name in ("slack_at_first", "slack"):  # of a classifier
-        if name in read_card(path):
-            print(f"{name.replace('_', ' ')}: {Slack(**read_card(path)[name])}")
+        if name in card:
+            print(f"{name.replace('_', ' ')}: {Slack(**card[name])}")
 
 
 @dataclass(frozen=True)

@@ -217,3 +217,12 @@ def test_an_untrained_shape_is_refused(trained):
     many = LabeledImages(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 2]), ("a", "b", "c"))
     with pytest.raises(ValueError, match="2 classes"):
         evaluate(network, many, (0.0,))
+
+
+def test_class_folders_are_resized_to_what_the_network_takes(trained, tmp_path, capsys):
+    for name, shade in (("dark", 60), ("light", 190)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (21, 17), shade).save(tmp_path / name / "large.png")
+    weights = trained / "run" / "classifier.safetensors"
+    main(["certify", str(weights), "--data", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert "clean: 100.00 % of 2 images" in capsys.readouterr().out
