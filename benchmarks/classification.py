@@ -53,6 +53,11 @@ def read(dataset: str, folder: Path) -> tuple[LabeledImages, LabeledImages]:
     return source.read(train=True, channels=3), source.read(train=False, channels=3)
 
 
+def place_of(a: argparse.Namespace, name: str) -> Path:
+    """Where a network's run leaves what it found."""
+    return a.runs / a.dataset / name.replace(", ", "-").replace(" ", "-")
+
+
 def recipe_for(name: str, recipe: ClassifierRecipe, steps: int, rate: float) -> ClassifierRecipe:
     """Orthogonalized momentum for our maps, Adam for the others'; cross-entropy alone where nothing is certified."""
     schedule = replace(SCHEDULE, steps=steps, warmup_steps=max(1, steps // 20), validate_every=steps, checkpoint_every=steps)
@@ -92,7 +97,7 @@ def trained(
 
 def measure(a: argparse.Namespace, name: str) -> dict[str, object]:
     images, held_out = read(a.dataset, a.folder)
-    folder = a.runs / a.dataset / name.replace(", ", "-").replace(" ", "-")
+    folder = place_of(a, name)
     torch.set_num_threads(1)
     rate = a.rates[0]
     if name not in TABLEAUS and len(a.rates) > 1:
@@ -152,7 +157,7 @@ def draw(a: argparse.Namespace, names: list[str]) -> None:
     _, held_out = read(a.dataset, a.folder)
     curves, found = {}, {}
     for k, name in enumerate(names):
-        place = a.runs / a.dataset / name.replace(", ", "-").replace(" ", "-") / "attacked.safetensors"
+        place = place_of(a, name) / "attacked.safetensors"
         if not place.is_file():
             continue
         t = load_file(str(place))

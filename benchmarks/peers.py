@@ -7,39 +7,27 @@ of orthogonium and deel-torchlip; their constants are what their authors claim, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from stablenet.interlayers import IsometricLift, MaxMin, NormPool2d, ZeroChannelLift
-from stablenet.networks.classifier import Classifier, ClassifierArchitecture, PairwiseHead
+from stablenet.interlayers import IsometricLift
+from stablenet.networks.classifier import Classifier, ClassifierArchitecture, Layer, PairwiseHead, assembled
 from stablenet.tableaus import HEUN, RK4
-
-Layer = Callable[[int], nn.Module]
 
 
 class Peer(nn.Module):
     """`convolution(channels)` and `dense(inputs)` in the places of the gradient-flow blocks of an architecture."""
 
-    def __init__(self, a: ClassifierArchitecture, convolution: Layer, dense: list[Layer], *, bounded: bool) -> None:
+    def __init__(self, a: ClassifierArchitecture, convolution: Layer, dense: Layer, *, bounded: bool) -> None:
         super().__init__()
         self.bounded, self.lift = bounded, IsometricLift(a.scale)
-        layers: list[nn.Module] = []
-        for k, (features, blocks) in enumerate(a.stages):
-            if k:
-                layers.append(nn.PixelUnshuffle(2) if a.downsampling == "unshuffle" else NormPool2d(2))
-            layers.append(ZeroChannelLift(features))
-            for _ in range(blocks):
-                layers += [convolution(features), MaxMin()] if a.maxmin else [convolution(features)]
-        layers.append(nn.Flatten())
-        size = math.prod(list(a.shapes())[-1])
-        for layer in dense:
-            layers += [layer(size), MaxMin()] if a.maxmin else [layer(size)]
-            size = getattr(layers[-2 if a.maxmin else -1], "out_features", size)
-        self.body = nn.Sequential(*layers)
+        self.body = assembled(a, convolution, dense)
+        sizes = [layer.out_features for layer in self.body if hasattr(layer, "out_features")]
+        size = sizes[-1] if sizes else math.prod(list(a.shapes())[-1])
         self.head = PairwiseHead(size, a.classes) if bounded else FreeHead(size, a.classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,27 +71,27 @@ def build(name: str, a: ClassifierArchitecture) -> nn.Module:
     if name.startswith("ResNet"):
         # two maps a block for one: half the hidden features, so that the number of parameters stays
         hidden = {"normalized": "spectral" in name}
-        dense = [lambda n: Residual(n, a.dense_features // 2, convolution=False, **hidden)] * a.dense_blocks
+        dense = partial(Residual, hidden=a.dense_features // 2, convolution=False, **hidden)
         return Peer(a, lambda c: Residual(c, c // 2, convolution=True, **hidden), dense, bounded=False)
     inputs = math.prod(list(a.shapes())[-1])
     width = _feedforward_width(inputs, a.dense_features * a.dense_blocks * inputs, a.dense_blocks)
     if name == "SLL":
         from orthogonium.layers.conv.SLL import SDPBasedLipschitzDense, SDPBasedLipschitzResBlock
 
-        dense = [lambda n: SDPBasedLipschitzDense(n, n, a.dense_features)] * a.dense_blocks
-        return Peer(a, lambda c: SDPBasedLipschitzResBlock(c, 1, a.kernel_size), dense, bounded=True)
+        convolution = partial(SDPBasedLipschitzResBlock, inner_dim_factor=1, kernel_size=a.kernel_size)
+        return Peer(a, convolution, lambda n: SDPBasedLipschitzDense(n, n, a.dense_features), bounded=True)
     if name in ("AOL", "AOC"):
         from orthogonium.layers import OrthoLinear
         from orthogonium.layers.conv.AOC import AdaptiveOrthoConv2d
         from orthogonium.layers.conv.AOL import AOLConv2D
 
         kind = AOLConv2D if name == "AOL" else AdaptiveOrthoConv2d
-        dense = [lambda n: OrthoLinear(n, width)] * a.dense_blocks
+        dense = partial(OrthoLinear, out_features=width)
         return Peer(a, lambda c: kind(c, c, a.kernel_size, padding=a.kernel_size // 2), dense, bounded=True)
     if name == "torchlip":
         from deel.torchlip import SpectralConv2d, SpectralLinear
 
-        dense = [lambda n: SpectralLinear(n, width)] * a.dense_blocks
+        dense = partial(SpectralLinear, out_features=width)
         return Peer(a, lambda c: SpectralConv2d(c, c, a.kernel_size, padding=a.kernel_size // 2), dense, bounded=True)
     raise ValueError(f"unknown network {name!r}: known are {', '.join((*TABLEAUS, *PEERS, *FREE))}")
 

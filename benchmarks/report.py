@@ -12,6 +12,8 @@ from statistics import median
 
 import torch
 
+from stablenet.files import aside
+
 
 def seconds(function: Callable[[], object], repeats: int = 5) -> float:
     """Median wall time in seconds of a call, after one that is not counted."""
@@ -35,11 +37,9 @@ def write(name: str, rows: list[dict[str, object]], folder: Path, *, show: bool 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for ending, text in (("json", json.dumps({"machine": machine, "rows": rows}, indent=2)), ("md", "\n".join(lines))):
-        part = folder / f"{name}.{ending}.part"
-        part.write_text(text + "\n")
-        part.replace(folder / f"{name}.{ending}")
+        with aside(folder / f"{name}.{ending}") as part:
+            part.write_text(text + "\n")
     if show:
         print("\n".join(lines))
 

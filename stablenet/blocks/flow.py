@@ -70,7 +70,7 @@ class Flow(nn.Module):
 
     def _field(self, x: Tensor, scale: Tensor | None) -> Callable[[Tensor], Tensor]:
         """x -> A^T sigma(A x + b), the negative of the field."""
-        size, bias = list(x.shape[2:]), self.bias
+        size, bias, weight = list(x.shape[2:]), self.bias, self._on_input(self._kernel())
         if bias is not None and type(self.linear) is PolyphaseConv2d:
             bias = bias.repeat_interleave(4)
 
@@ -80,9 +80,7 @@ class Flow(nn.Module):
         rowwise = scale is None or scale.ndim < 2 or scale.shape[-2] == 1
         traced = torch.compiler.is_compiling()  # an exported graph holds for any batch, strips depend on its size
         if x.device.type == "cpu" and rowwise and is_plain(self.linear) and not (torch.is_grad_enabled() or traced):
-            kernel = self._on_input(self._kernel())
-            return lambda x: in_strips(x, kernel, bias, response)
-        weight = self._on_input(self._kernel())
+            return lambda x: in_strips(x, weight, bias, response)
         return lambda x: self.linear.adjoint(response(self.linear(x, weight, bias)), size, weight)
 
     def _step(self, x: Tensor, field: Callable[[Tensor], Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ Source: gradient-flow blocks [Sherry2024]; the radius min_j (f_y - f_j) / Lip(f_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from stablenet.linear import Conv2d, Dense
 from stablenet.tableaus import EULER, ButcherTableau
 
 DOWNSAMPLINGS = ("unshuffle", "average")
+Layer = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,31 @@ class PairwiseHead(nn.Module):
         return distances * (1 + 1e-12)
 
 
+def assembled(a: ClassifierArchitecture, convolution: Layer, dense: Layer) -> nn.Sequential:
+    """What stands between lift and head: stages of convolution(channels), downsampling, Flatten, blocks of dense(inputs).
+
+    A dense layer that changes the number of features says so by `out_features`.
+    """
+    layers: list[nn.Module] = []
+
+    def append(block: nn.Module) -> None:
+        layers.extend([block, MaxMin()] if a.maxmin else [block])
+
+    for k, (channels, blocks) in enumerate(a.stages):
+        if k:
+            layers.append(nn.PixelUnshuffle(2) if a.downsampling == "unshuffle" else NormPool2d(2))
+        layers.append(ZeroChannelLift(channels))
+        for _ in range(blocks):
+            append(convolution(channels))
+    layers.append(nn.Flatten())
+    size = math.prod(list(a.shapes())[-1])
+    for _ in range(a.dense_blocks):
+        block = dense(size)
+        append(block)
+        size = getattr(block, "out_features", size)
+    return nn.Sequential(*layers)
+
+
 class Classifier(nn.Module):
     """Logits (batch, classes) of images (batch, channels, height, width) in [0, 1].
 
@@ -152,26 +178,15 @@ class Classifier(nn.Module):
         super().__init__()
         self.architecture = a = architecture
         self.lift = IsometricLift(a.scale)
-        layers: list[nn.Module] = []
-        shapes = list(a.shapes())
-        for k, (features, _, _) in enumerate(shapes):
-            if k:
-                layers.append(nn.PixelUnshuffle(2) if a.downsampling == "unshuffle" else NormPool2d(2))
-            layers.append(ZeroChannelLift(features))
-            for _ in range(a.stages[k][1]):
-                layers += self._joined(Conv2d(features, features, a.kernel_size))
-        layers.append(nn.Flatten())
-        size = math.prod(shapes[-1])
-        for _ in range(a.dense_blocks):
-            layers += self._joined(Dense(size, a.dense_features))
-        self.body = nn.Sequential(*layers)
-        self.head = PairwiseHead(size, a.classes)
+        self.body = assembled(
+            a, lambda n: self._block(Conv2d(n, n, a.kernel_size)), lambda n: self._block(Dense(n, a.dense_features))
+        )
+        self.head = PairwiseHead(math.prod(list(a.shapes())[-1]), a.classes)
 
-    def _joined(self, linear: nn.Module) -> list[nn.Module]:
+    def _block(self, linear: nn.Module) -> GradientFlow:
         a = self.architecture
         _reflecting(linear)
-        block = GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy, max_iterations=1)
-        return [block, MaxMin()] if a.maxmin else [block]
+        return GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy, max_iterations=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -135,14 +135,18 @@ class _Search:
         reference = next(network.parameters())
         self.network, self.settings = network, settings
         self.images = (images.float() / 255).to(reference)
-        self.predictions = self._classes(self.images).cpu()
+        logits = self._logits(self.images)
+        self.predictions, self.count = logits.argmax(1).cpu(), logits.shape[1]
         self.distances = torch.full((len(images),), math.inf, dtype=torch.float64)
         self.nearest, self.changed = self.images.cpu().clone(), self.predictions.clone()
         self.found_by = ["" for _ in images]
 
     @torch.no_grad()
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
     def _classes(self, images: Tensor) -> Tensor:
-        return self.network(images).argmax(1)
+        return self._logits(images).argmax(1)
 
     def run(self) -> _Search:
         with torch.random.fork_rng(devices=[]):
@@ -202,8 +206,6 @@ class _Search:
             raise ValueError(f"AutoAttack needs the extra `attack` ({error}): pip install 'stablenet[attack]'") from None
         suite = AutoAttack(self.network, norm="L2", eps=epsilon, seed=self.settings.seed, device=str(self.images.device))
         suite.attacks_to_run = list(self.settings.autoattack)
-        with torch.no_grad():
-            classes = self.network(self.images[:1]).shape[1]
-        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, classes - 1)
+        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(9, self.count - 1)
         labels = self.predictions.to(self.images.device)
         return suite.run_standard_evaluation(self.images[left], labels[left], batch_size=self.settings.batch_size)[0]
