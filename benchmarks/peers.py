@@ -1,7 +1,9 @@
 """Other 1-Lipschitz layers, and networks without a constraint, in the shape of `stablenet.networks.Classifier`.
 
-Lift, downsampling, MaxMin and head are the same for all; what differs is what stands between. The peers' layers are those
-of orthogonium and deel-torchlip; their constants are what their authors claim, not certified here.
+Lift, downsampling and head are the same for all; what differs is what stands between. The peers' layers are those of
+orthogonium and deel-torchlip; their constants are what their authors claim, not certified here. Layers without a
+nonlinearity of their own (AOL, AOC, torchlip) have MaxMin after each. A convolution of torchlip divides by up to its kernel
+size (the correction for its loose bound), and seven of them leave nothing of the image: its network has dense layers only.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ def build(name: str, a: ClassifierArchitecture) -> nn.Module:
 
         convolution = partial(SDPBasedLipschitzResBlock, inner_dim_factor=1, kernel_size=a.kernel_size)
         return Peer(a, convolution, lambda n: SDPBasedLipschitzDense(n, n, a.dense_features), bounded=True)
+    a = replace(a, maxmin=True)
     if name in ("AOL", "AOC"):
         from orthogonium.layers import OrthoLinear
         from orthogonium.layers.conv.AOC import AdaptiveOrthoConv2d
@@ -89,10 +92,12 @@ def build(name: str, a: ClassifierArchitecture) -> nn.Module:
         dense = partial(OrthoLinear, out_features=width)
         return Peer(a, lambda c: kind(c, c, a.kernel_size, padding=a.kernel_size // 2), dense, bounded=True)
     if name == "torchlip":
-        from deel.torchlip import SpectralConv2d, SpectralLinear
+        from deel.torchlip import SpectralLinear
 
-        dense = partial(SpectralLinear, out_features=width)
-        return Peer(a, lambda c: SpectralConv2d(c, c, a.kernel_size, padding=a.kernel_size // 2), dense, bounded=True)
+        pixels = a.channels * a.height * a.width
+        flat = replace(a, stages=((a.channels * a.scale**2, 0),), dense_blocks=DENSE_LAYERS)
+        width = _feedforward_width(pixels, sum(p.numel() for p in Classifier(a).parameters()), DENSE_LAYERS)
+        return Peer(flat, nn.Identity, partial(SpectralLinear, out_features=width), bounded=True)
     raise ValueError(f"unknown network {name!r}: known are {', '.join((*TABLEAUS, *PEERS, *FREE))}")
 
 
@@ -102,6 +107,7 @@ def _feedforward_width(inputs: int, parameters: int, layers: int) -> int:
     return min(widths, key=lambda w: abs(inputs * w + (layers - 1) * w * w - parameters))
 
 
+DENSE_LAYERS = 4
 TABLEAUS = {"ours, Euler": ClassifierArchitecture().tableau, "ours, Heun": HEUN, "ours, RK4": RK4}
 PEERS = ("SLL", "AOL", "AOC", "torchlip")
 FREE = ("ResNet", "ResNet, spectral normalization")

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    schedule = replace(SCHEDULE, steps=a.steps, warmup_steps=a.steps // 20, validate_every=1000, checkpoint_every=500)
+    schedule = replace(SCHEDULE, steps=a.steps, warmup_steps=a.steps // 20, average_decay=0.999, validate_every=1000)
     recipe = replace(RECIPES["cifar10"], schedule=schedule)
     print(run(TrainClassifier(images=Mosaics(a.folder), output=a.output, name="classifier-cifar10", recipe=recipe)))
 

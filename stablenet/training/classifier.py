@@ -29,6 +29,7 @@ SCHEDULE = Schedule(
     learning_rate=3e-3,
     kernel_rate=4.0,
     optimizer="orthogonalized",
+    evenness=0.02,
     warmup_steps=100,
     average_decay=0.99,
     validate_every=200,
@@ -46,8 +47,8 @@ class ClassifierRecipe(ClassifierShape):
     """The radius that a right answer has to be certified beyond to count, an l2 distance for images in [0, 1]."""
     temperature: float = 0.25
     batch_size: int = 128
-    crop: int = 2
-    """Random shifts by up to so many pixels (zero padding); 0: none."""
+    crop: int = 0
+    """Random shifts by up to so many pixels, what enters being the image reflected; 0: none."""
     flip: bool = True
     """Random horizontal flips."""
     seed: int = 0
@@ -92,7 +93,7 @@ def random_batch(
 
     indices = torch.randint(len(dataset), (count,), generator=generator)
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    shift = v2.RandomCrop(dataset.shape[1:], padding=crop) if crop else v2.Identity()
+    shift = v2.RandomCrop(dataset.shape[1:], padding=crop, padding_mode="reflect") if crop else v2.Identity()
     augment = v2.Compose([shift, v2.RandomHorizontalFlip() if flip else v2.Identity()])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,8 +134,10 @@ def train(
 
     Raises
     ------
-    ValueError : an architecture that does not fit the images, a checkpoint of another recipe, a NaN loss.
+    ValueError : an architecture or a shift that does not fit the images, a checkpoint of another recipe, a NaN loss.
     """
+    if recipe.crop >= min(dataset.shape[1:]):
+        raise ValueError(f"crop must be smaller than the images, got {recipe.crop} for {tuple(dataset.shape)}")
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     fabric.launch()
     if recipe.batch_size % fabric.world_size:

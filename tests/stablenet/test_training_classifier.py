@@ -121,6 +121,18 @@ def test_a_batch_depends_on_the_generator_alone():
     assert torch.equal(draws[0][1], draws[1][1])
 
 
+def test_a_shift_brings_no_border_into_the_image():
+    """A black border would be farther away than any radius: shifted images of one shade stay as they are."""
+    shades = LabeledImages(torch.full((4, 1, 8, 8), 51, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+    images, _ = random_batch(shades, count=16, crop=3, flip=True, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(images, torch.full((16, 1, 8, 8), 51).float() / 255)
+
+
+def test_a_shift_beyond_the_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="crop must be smaller than the images, got 8"):
+        next(train(replace(recipe(), crop=8), bars(), bars(), tmp_path))
+
+
 def test_losses_at_known_values():
     logits, labels = torch.tensor([[2.0, 1.0], [0.0, 3.0]], dtype=torch.float64), torch.tensor([0, 1])
     constants = torch.tensor([[0.0, 2.0], [2.0, 0.0]], dtype=torch.float64)
