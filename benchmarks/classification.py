@@ -161,11 +161,11 @@ def _nearer(first: Attacked, second: Attacked) -> Attacked:
     return replace(first, distances=torch.minimum(first.distances, second.distances), nearest=nearest, changed=changed)
 
 
-def draw(a: argparse.Namespace, names: list[str]) -> None:
+def draw(a: argparse.Namespace) -> None:
     """Accuracy against epsilon, certified and under attack, and the smallest changes, from what the networks left."""
     _, held_out = read(a.dataset, a.folder)
     curves, found = {}, {}
-    for k, name in enumerate(names):
+    for k, name in enumerate((*TABLEAUS, *FREE)):
         place = place_of(a, name) / "attacked.safetensors"
         if not place.is_file():
             continue
@@ -174,6 +174,8 @@ def draw(a: argparse.Namespace, names: list[str]) -> None:
         if name not in FREE:
             curves[f"{name}, certified"] = Curve(t["radii"][right], count, "-", color)
         curves[f"{name}, attacked"] = Curve(t["distances"][right], count, "--", color)
+        if name not in a.drawn:
+            continue
         shown = slice(0, SHOWN)
         parts = (t["labels"][shown], t["predictions"][shown], t["distances"][shown], t["nearest"], t["changed"][shown])
         found[name] = Attacked(*parts, ("",) * SHOWN)
@@ -194,7 +196,7 @@ def main() -> None:
     parser.add_argument("--autoattack", nargs="*", default=list(AUTOATTACK), choices=AUTOATTACK)
     parser.add_argument("--runs", type=Path, default=Path("runs/classification"))
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--drawn", nargs="+", default=["ours, Euler", *FREE])
+    parser.add_argument("--drawn", nargs="+", default=["ours, Euler", *FREE], help="smallest changes of")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.one:
@@ -210,7 +212,7 @@ def main() -> None:
             subprocess.run([sys.executable, *sys.argv, "--one", name], check=True)
         rows.append(json.loads(place.read_text()))
         write(f"classification-{a.dataset}", rows, a.output, show=name == a.networks[-1])
-    draw(a, a.drawn)
+    draw(a)
 
 
 if __name__ == "__main__":

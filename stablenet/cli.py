@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
@@ -14,6 +13,7 @@ from stablenet.certificate import NotCertified, certify
 from stablenet.labeled import LabeledImages
 from stablenet.networks import Classifier
 from stablenet.pretrained import load, read_card, weights_path
+from stablenet.robustness.attacks import AutoAttackPart
 from stablenet.sources import LabeledSource
 
 
@@ -65,7 +65,7 @@ class AttackCommand:
     steps: int = 40
     restarts: int = 2
     """Of projected gradient descent."""
-    autoattack: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
+    autoattack: tuple[AutoAttackPart, ...] = ()
     """Parts of AutoAttack to run too; all four are its standard version, and take hours for 500 images on a CPU."""
     seed: int = 0
 

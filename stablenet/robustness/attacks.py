@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from stablenet.labeled import LabeledImages
 from stablenet.robustness.certification import check_epsilon
 
 BISECTIONS = 12
+AutoAttackPart = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
+AUTOATTACK = get_args(AutoAttackPart)
 
 
 class CertificateViolated(AssertionError):
@@ -31,7 +34,7 @@ class Attack:
     ----------
     epsilons : l2 distances for images in [0, 1] at which projected gradient descent (and AutoAttack) search.
     steps, restarts : of projected gradient descent, from random starts in the ball.
-    autoattack : its parts to run, among apgd-ce, apgd-t, fab-t and square; () for none. "standard" is all four.
+    autoattack : its parts to run, among apgd-ce, apgd-t, fab-t and square; () for none. All four are its standard version.
     batch_size : images at a time; seed : of the random starts.
 
     Raises
@@ -42,7 +45,7 @@ class Attack:
     epsilons: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
     steps: int = 40
     restarts: int = 2
-    autoattack: tuple[str, ...] = ()
+    autoattack: tuple[AutoAttackPart, ...] = ()
     batch_size: int = 250
     seed: int = 0
 
@@ -55,9 +58,6 @@ class Attack:
         unknown = set(self.autoattack) - set(AUTOATTACK)
         if unknown:
             raise ValueError(f"unknown parts of AutoAttack {sorted(unknown)}: known are {', '.join(AUTOATTACK)}")
-
-
-AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,10 @@ class Attacked:
     def right(self) -> Tensor:
         """Which images are predicted rightly."""
         return self.predictions == self.labels
+
+    def part(self, start: int | None, stop: int | None) -> Attacked:
+        """Those from `start` to before `stop`."""
+        return Attacked(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
     def accuracy(self, epsilons: Sequence[float]) -> dict[float, float]:
         """The share of images predicted rightly for which nothing was found within epsilon (at 0: clean accuracy)."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -19,6 +18,8 @@ from stablenet.networks.classifier import Classifier
 from stablenet.robustness.attacks import Attack, Attacked, attack
 from stablenet.robustness.certification import certified_accuracy, certified_radius
 from stablenet.robustness.figures import Curve, accuracy_curves, smallest_changes
+
+SHOWN = 8
 
 
 @torch.inference_mode()
@@ -72,9 +73,10 @@ def write_attack(network: Classifier, images: LabeledImages, settings: Attack, f
     end = max(1.0, *settings.epsilons)
     curves = {"certified": certified_curve, "under attack": attacked_curve}
     accuracy_curves(curves, folder / "attacked_accuracy.png", largest=end)
-    shown = slice(0, min(8, len(images)))
-    part = Attacked(*(getattr(found, f.name)[shown] for f in fields(found)))
-    smallest_changes({"changed": part}, images.images[shown].float() / 255, images.classes, folder / "smallest_changes.png")
+    shown = images.part(None, SHOWN)
+    smallest_changes(
+        {"changed": found.part(None, SHOWN)}, shown.images.float() / 255, shown.classes, folder / "smallest_changes.png"
+    )
     return found
 
 
