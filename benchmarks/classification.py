@@ -37,7 +37,7 @@ from stablenet.sources import LabeledSource
 from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, train
 
 EPSILON = 36 / 255
-EPSILONS = (0.0, 36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
+EPSILONS = {"36/255": EPSILON, "72/255": 72 / 255, "108/255": 108 / 255, "0.5": 0.5, "1": 1.0}
 SHOWN = 8
 RECIPES = {
     "fashion-mnist": ClassifierRecipe(offset=0.7, temperature=0.15, crop=0, flip=False),
@@ -124,7 +124,7 @@ def measure(a: argparse.Namespace, name: str) -> dict[str, object]:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with parametrize.cached():  # the peers' weights, else computed anew in every pass
         predictions, radii = certified(network, held_out)
-    table = certified_accuracy(radii, predictions, held_out.labels, EPSILONS)
+    table = certified_accuracy(radii, predictions, held_out.labels, (0.0, *EPSILONS.values()))
     part, near = held_out.part(None, a.attacked), radii[: a.attacked]
     with parametrize.cached():
         descent = attack(network, part, Attack(epsilons=(EPSILON, 0.5, 1.0), steps=a.steps))
@@ -138,12 +138,11 @@ def measure(a: argparse.Namespace, name: str) -> dict[str, object]:
     tensors = {"right": best.right.byte(), "radii": near, "distances": best.distances, "nearest": best.nearest[:SHOWN]}
     tensors |= {"labels": best.labels, "predictions": best.predictions, "changed": best.changed}
     save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / "attacked.safetensors"))
-    shares = {("clean" if e == 0 else f"certified at {e:.3f}"): 100 * share for e, share in table.items()}
-    if name in FREE:
-        shares = {k: v if k == "clean" else "-" for k, v in shares.items()}
+    shares = {f"certified at {label}": "-" if name in FREE else 100 * table[e] for label, e in EPSILONS.items()}
     return {
         "network": name,
         "parameters": sum(p.numel() for p in network.parameters()),
+        "clean": 100 * table[0.0],
         **shares,
         "projected gradient at 36/255": 100 * descent.accuracy((EPSILON,))[EPSILON],
         "AutoAttack at 36/255": "-" if suite is None else 100 * best.accuracy((EPSILON,))[EPSILON],
