@@ -39,7 +39,10 @@ def accuracy_curves(curves: Mapping[str, Curve], path: Path, *, largest: float |
         axes.step(steps, [*heights, heights[-1]], where="post", linestyle=curve.style, color=curve.color, label=name)
     axes.set(xlabel="epsilon (l2 distance, images in [0, 1])", ylabel="accuracy in %", ylim=(0, 100), xlim=(0, end))
     axes.grid(alpha=0.3)
-    if len(curves) > 1:
+    if len(curves) > 2:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        figure.set_figheight(4.2 + 0.2 * -(-len(curves) // 2))
+    elif len(curves) > 1:
         axes.legend()
     with aside(path) as temporary:
         figure.savefig(temporary, dpi=150)
