@@ -4,7 +4,8 @@ Run: python benchmarks/classification.py fashion-mnist FOLDER --seconds 300 (idx
 (mosaics, see mosaics.py: 00-44 for training, 45-49 held out). One thread a network, processor seconds of training, the loss and
 schedule of the recipe for all; the peers' rate is the best of those given with --rates, each tried for a tenth of the time.
 Certified accuracy is over all held-out images, by the constants that the peers' authors claim; projected gradient and
-AutoAttack are run on the first images at 36/255. `certificate` tells whether any of these attacks came closer than a radius.
+AutoAttack are run on the first images at 36/255. `certificate` tells whether any of these attacks came closer than a radius,
+the others' by more than rounding.
 Networks are done one after the other, each in a process of its own; a run that was killed goes on where it was.
 """
 
@@ -39,6 +40,7 @@ from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, train
 EPSILON = 36 / 255
 EPSILONS = {"36/255": EPSILON, "72/255": 72 / 255, "108/255": 108 / 255, "0.5": 0.5, "1": 1.0}
 SHOWN = 8
+ROUNDING = 1e-6  # of logits in float32, not held against the others; ours have to stand without it
 RECIPES = {
     "fashion-mnist": ClassifierRecipe(offset=0.7, temperature=0.15, crop=0, flip=False),
     "cifar10": ClassifierRecipe(
@@ -132,7 +134,7 @@ def measure(a: argparse.Namespace, name: str) -> dict[str, object]:
         if a.autoattack:
             suite = attack(network, part, Attack(epsilons=(EPSILON,), steps=a.steps, autoattack=tuple(a.autoattack)))
             best = _nearer(descent, suite)
-    refuted = int((best.distances < near).sum())
+    refuted = int((best.distances < near - (0 if name in TABLEAUS else ROUNDING)).sum())
     if refuted and name in TABLEAUS:
         raise CertificateViolated(f"{refuted} radii of {name} are refuted")
     tensors = {"right": best.right.byte(), "radii": near, "distances": best.distances, "nearest": best.nearest[:SHOWN]}
