@@ -42,7 +42,7 @@ EPSILONS = {"36/255": EPSILON, "72/255": 72 / 255, "108/255": 108 / 255, "0.5": 
 SHOWN = 8
 ROUNDING = 1e-6  # of logits in float32, not held against the others; ours have to stand without it
 RECIPES = {
-    "fashion-mnist": ClassifierRecipe(offset=0.7, temperature=0.15, crop=0, flip=False),
+    "fashion-mnist": ClassifierRecipe(offset=0.7, temperature=0.15, flip=False),
     "cifar10": ClassifierRecipe(
         stages=((12, 2), (48, 6)), dense_features=116, dense_blocks=4, offset=0.35, temperature=0.25, crop=1
     ),
@@ -94,10 +94,11 @@ def trained(
     for record, average in train(recipe_for(name, recipe, steps, rate), images, few, folder, model=network()):  # noqa: B007
         if record.step % max(1, steps // 10) == 0:
             print(f"{name}: step {record.step} of {steps}, loss {record.loss:.4f}", flush=True)
-    average.train(name not in TABLEAUS)
-    with torch.no_grad():
-        for _ in range(10):  # what some peers keep beside their weights (normalized maps, singular vectors) follows the average
-            average(images.images[:2].float() / 255)
+    if name not in TABLEAUS:
+        average.train()
+        with torch.no_grad():
+            for _ in range(10):  # what some keep beside their weights (normalized maps, singular vectors) follows the average
+                average(images.images[:2].float() / 255)
     return average.eval(), step
 
 

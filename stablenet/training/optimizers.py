@@ -40,11 +40,12 @@ def evened(matrix: Tensor, share: float, *, half: bool = False) -> Tensor:
     around equal ones, their scale.
     """
     flat = matrix.flatten(1)
-    flat = flat if flat.shape[0] <= flat.shape[1] else flat.T
+    transposed = flat.shape[0] > flat.shape[1]
+    flat = flat.T if transposed else flat
     x = flat.bfloat16() if half else flat
     cubed = ((x @ x.T) @ x).to(matrix.dtype)
     moved = flat + share / 2 * (flat - cubed / (flat.square().sum() / len(flat)).clamp_min(1e-30))
-    return (moved if moved.shape == matrix.flatten(1).shape else moved.T).reshape(matrix.shape)
+    return (moved.T if transposed else moved).reshape(matrix.shape)
 
 
 class OrthogonalizedMomentum(torch.optim.Adam):
