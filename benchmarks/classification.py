@@ -29,12 +29,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
+from stablenet.images.sources import LabeledSource
 from stablenet.robustness.attacks import AUTOATTACK, Attack, Attacked, CertificateViolated, attack
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.figures import Curve, accuracy_curves, smallest_changes
 from stablenet.robustness.report import certified
-from stablenet.sources import LabeledSource
 from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, train
 
 EPSILON = 36 / 255

@@ -25,8 +25,8 @@ from torch.utils.data import Dataset, Subset
 from stablenet import certify, tableaus
 from stablenet.activations import Clamp, LinearSpline
 from stablenet.blocks import GradientFlow
-from stablenet.data import FolderImages
 from stablenet.enforcement import Rescale
+from stablenet.images.photographs import FolderImages
 from stablenet.networks import Denoiser, DenoiserArchitecture
 from stablenet.training.denoiser import DenoiserRecipe, train
 from stablenet.training.loop import Schedule

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TILES, SIDE = (25, 40), 32
@@ -32,7 +32,7 @@ def cifar10(root: Path, start: int, stop: int) -> LabeledImages:
 
 @dataclass(frozen=True)
 class Mosaics:
-    """As `stablenet.sources.LabeledSource`: mosaics 00 to 44 to train on; 45 to 49, held-out training images, to test on."""
+    """As `LabeledSource`: mosaics 00 to 44 to train on; 45 to 49, held-out training images, to test on."""
 
     folder: Path
     has_test = True

@@ -27,11 +27,12 @@ from torch.utils.data import Subset
 from stablenet import certify, tableaus
 from stablenet.blocks import GradientFlow
 from stablenet.certificate import NotCertified
-from stablenet.data import FolderImages, add_noise, as_image
 from stablenet.enforcement import Substeps
+from stablenet.images.photographs import FolderImages, add_noise, as_image
+from stablenet.images.quality import psnr
 from stablenet.interlayers import ChannelTruncation, ZeroChannelLift
 from stablenet.linear import Conv2d
-from stablenet.training.denoiser import DenoiserRecipe, psnr, train
+from stablenet.training.denoiser import DenoiserRecipe, train
 from stablenet.training.loop import Schedule
 
 NOISE_LEVEL = 0.15

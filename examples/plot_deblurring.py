@@ -8,7 +8,8 @@ from pathlib import Path
 import pnp
 from pnp import kernels, plots
 from pnp.deblur import simulate
-from pnp.images import psnr, read_image
+from stablenet.images.quality import psnr
+from stablenet.images.reading import read_image
 from stablenet.pretrained import data_path, pretrained
 
 NOISE_LEVEL, TOLERANCE = 0.03, 1e-4

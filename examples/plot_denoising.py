@@ -12,7 +12,8 @@ import torch
 from skimage.restoration import denoise_tv_chambolle
 
 from stablenet import certify, pretrained
-from stablenet.data import add_noise, as_image
+from stablenet.images.photographs import add_noise, as_image
+from stablenet.images.quality import psnr
 
 NOISE_LEVELS = {5 / 255: 0.5, 15 / 255: 0.7, 25 / 255: 0.8}
 """With the weight of total variation, in units of the noise level, that is best on classic test images."""
@@ -23,8 +24,8 @@ SCENES = {
 }
 
 
-def psnr(estimate: np.ndarray, clean: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((estimate - clean) ** 2)))
+def decibels(estimate: np.ndarray, clean: np.ndarray) -> float:
+    return psnr(torch.from_numpy(estimate), torch.from_numpy(clean))
 
 
 def panels(name: str, level: float, weight: float, denoiser: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -37,9 +38,9 @@ def panels(name: str, level: float, weight: float, denoiser: torch.nn.Module) ->
     tv = denoise_tv_chambolle(observed, weight=weight * level, eps=1e-5, max_num_iter=500)
     return {
         "clean": original,
-        f"noisy, {psnr(observed, original):.2f} dB": observed,
-        f"TV, {psnr(tv, original):.2f} dB": tv,
-        f"certified, {psnr(ours, original):.2f} dB": ours,
+        f"noisy, {decibels(observed, original):.2f} dB": observed,
+        f"TV, {decibels(tv, original):.2f} dB": tv,
+        f"certified, {decibels(ours, original):.2f} dB": ours,
         "removed by TV": observed - tv,
         "removed by ours": observed - ours,
     }
@@ -63,7 +64,7 @@ def main(folder: Path = Path("denoising")) -> None:
                 axis.set(xticks=[], yticks=[])
             row[0].set_ylabel(name)
             clean, _, tv, ours, *_ = pictures.values()
-            wins.append(psnr(ours, clean) - psnr(tv, clean))
+            wins.append(decibels(ours, clean) - decibels(tv, clean))
             print(f"noise {255 * level:.0f}/255, {name}: {wins[-1]:+.2f} dB over total variation")
         figure.suptitle(f"noise of standard deviation {255 * level:.0f}/255; residuals from -3 to 3 standard deviations")
         figure.savefig(folder / f"noise-{255 * level:02.0f}.png", dpi=110)

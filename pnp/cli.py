@@ -16,8 +16,9 @@ from pnp import kernels
 from pnp.algorithms import ADMM, PGD
 from pnp.commands import check_output, deblur, denoise
 from pnp.deblur import Boundary, observe, simulate
-from pnp.images import InputError, read_image
 from stablenet.certificate import certify
+from stablenet.images.decoding import InputError
+from stablenet.images.reading import read_image
 from stablenet.pretrained import data_path, load, pretrained
 
 

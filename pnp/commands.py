@@ -18,8 +18,10 @@ from pnp import plots
 from pnp.algorithms import Algorithm
 from pnp.deblur import Scene
 from pnp.denoisers import prepare
-from pnp.images import InputError, psnr, write_image
 from pnp.solve import Record, Solution, solve
+from stablenet.images.decoding import InputError
+from stablenet.images.quality import psnr
+from stablenet.images.writing import write_image
 
 
 def deblur(

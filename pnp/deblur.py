@@ -15,7 +15,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from pnp.images import InputError
+from stablenet.images.decoding import InputError
 
 Boundary = Literal["circular", "valid"]
 

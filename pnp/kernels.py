@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp.images import InputError, read_image
+from stablenet.images.decoding import InputError
+from stablenet.images.reading import read_image
 from stablenet.pretrained import data_path
 
 

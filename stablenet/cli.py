@@ -10,11 +10,11 @@ from pathlib import Path
 import tyro
 
 from stablenet.certificate import NotCertified, certify
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
+from stablenet.images.sources import LabeledSource
 from stablenet.networks import Classifier
 from stablenet.pretrained import load, read_card, weights_path
 from stablenet.robustness.attacks import AutoAttackPart
-from stablenet.sources import LabeledSource
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _export(command: Export) -> None:
 
 
 def _evaluate(command: Evaluate) -> None:
-    from stablenet.data import FolderImages
+    from stablenet.images.photographs import FolderImages
     from stablenet.training.denoiser import evaluate
 
     network = load(weights_path(command.weights), kind="denoiser")

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
 from stablenet.robustness.certification import check_epsilon
 
 BISECTIONS = 12

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stablenet.files import aside
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
 from stablenet.networks.classifier import Classifier
 from stablenet.robustness.attacks import Attack, Attacked, attack
 from stablenet.robustness.certification import certified_accuracy, certified_radius

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.functional import jvp, vjp
 
 from stablenet.certificate import certify
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
 from stablenet.networks.classifier import Classifier
 
 

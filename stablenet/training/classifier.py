@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
 from stablenet.networks.classifier import Classifier, ClassifierArchitecture, ClassifierShape
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from stablenet.activations import fuse
-from stablenet.data import add_noise, as_image, random_patches
+from stablenet.images.photographs import add_noise, as_image, random_patches
+from stablenet.images.quality import psnr
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 from stablenet.pretrained import load, weights_path
 from stablenet.training.loop import Record, Schedule, fit
@@ -90,11 +91,6 @@ class DenoiserRecipe:
     def from_json(text: str) -> DenoiserRecipe:
         values = json.loads(text)
         return replace(DenoiserRecipe(), **{**values, "schedule": Schedule(**values["schedule"])})
-
-
-def psnr(estimate: Tensor, clean: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for images in [0, 1], unclipped."""
-    return float(-10 * torch.log10((estimate.double() - clean.double()).square().mean()))
 
 
 def initial(recipe: DenoiserRecipe) -> Denoiser:

@@ -11,9 +11,9 @@ from PIL import Image
 
 import pnp.cli
 from pnp.deblur import observe, simulate
-from pnp.images import read_image
 from pnp.kernels import gaussian
 from stablenet.certificate import certify
+from stablenet.images.reading import read_image
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 from stablenet.pretrained import load, save
 

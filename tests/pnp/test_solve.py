@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import pnp
 import stablenet.certificate
-from pnp.images import psnr
 from stablenet.certificate import Certificate, CertificateTree
+from stablenet.images.quality import psnr
 
 ALGORITHMS = {"pgd": pnp.PGD(), "admm": pnp.ADMM()}
 

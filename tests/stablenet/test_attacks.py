@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from stablenet.cli import main
-from stablenet.labeled import LabeledImages, idx_folder
+from stablenet.images.labeled import LabeledImages, idx_folder
 from stablenet.networks import Classifier
 from stablenet.pretrained import data_path, save
 from stablenet.robustness.attacks import Attack, Attacked, CertificateViolated, attack

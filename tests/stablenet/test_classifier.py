@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stablenet.labeled import LabeledImages, class_folders, idx_folder, read_idx, torchvision_set
+from stablenet.images.labeled import LabeledImages, class_folders, idx_folder, read_idx, torchvision_set
 from stablenet.networks import Classifier, ClassifierArchitecture
 from stablenet.pretrained import data_path
 

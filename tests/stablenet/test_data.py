@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stablenet.data import BUNDLED, BundledPhotographs, FolderImages, add_noise, as_image, random_patches
-from stablenet.training.denoiser import evaluate, psnr
+from stablenet.images.photographs import BUNDLED, BundledPhotographs, FolderImages, add_noise, as_image, random_patches
+from stablenet.images.quality import psnr
+from stablenet.training.denoiser import evaluate
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import stablenet
-from stablenet.data import BundledPhotographs, FolderImages
+from stablenet.images.photographs import BundledPhotographs, FolderImages
 from stablenet.pretrained import available, data_path, pretrained, read_card
 from stablenet.training.denoiser import evaluate
 from tests.attack import attack

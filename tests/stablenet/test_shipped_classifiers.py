@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from stablenet import certify
-from stablenet.data import BundledPhotographs
-from stablenet.labeled import LabeledImages, idx_folder
+from stablenet.images.labeled import LabeledImages, idx_folder
+from stablenet.images.photographs import BundledPhotographs
 from stablenet.networks import Classifier
 from stablenet.pretrained import available, data_path, pretrained, read_card
 from stablenet.robustness.attacks import Attack, attack

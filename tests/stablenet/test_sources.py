@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stablenet.labeled import torchvision_set
-from stablenet.sources import LabeledSource
+from stablenet.images.labeled import torchvision_set
+from stablenet.images.sources import LabeledSource
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from stablenet.cli import main
-from stablenet.labeled import LabeledImages
+from stablenet.images.labeled import LabeledImages
 from stablenet.pretrained import WeightsRefused, load, read_card
 from stablenet.training.checkpoint import read
 from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, evaluate, random_batch, train

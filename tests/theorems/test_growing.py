@@ -35,7 +35,7 @@ def test_splitting_divides_thresholds_and_composes_anchors():
 
 
 def test_a_trained_network_denoises_as_well_after_growing():
-    from stablenet.data import BundledPhotographs
+    from stablenet.images.photographs import BundledPhotographs
     from stablenet.training.denoiser import evaluate
 
     small = pretrained("denoiser-gray-small")

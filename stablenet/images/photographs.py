@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stablenet.images.decoding import InputError
+from stablenet.images.reading import read_image
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 BUNDLED = ("astronaut", "coffee", "chelsea", "rocket", "camera", "moon", "brick", "grass", "gravel", "coins")
+
+
+class Items(Protocol):
+    """A dataset of known length; an item is an image or a tuple that starts with one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
 
 
 def _to_channels(image: Tensor, channels: int) -> Tensor:
@@ -62,22 +74,17 @@ def read_picture(path: Path, channels: int, size: int | None = None) -> Tensor:
 
     Raises
     ------
-    ValueError : the file cannot be decoded.
+    InputError : the file cannot be read as an image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
-    try:
-        picture = Image.open(path)
-        if picture.mode.startswith("I"):  # 16 bits a pixel: convert would clip them at 255
-            deep = np.asarray(picture, dtype=np.float64)
-            picture = Image.fromarray(np.rint(deep / 257).clip(0, 255).astype(np.uint8))
-        picture = picture.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"cannot read the image {path}: {error}") from None
+    stored = (read_image(path).pixels[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    picture = Image.fromarray(stored[0].numpy() if len(stored) == 1 else stored.permute(1, 2, 0).contiguous().numpy())
+    picture = picture.convert("L" if channels == 1 else "RGB")
     return as_image(picture if size is None else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS), channels)
 
 
-class FolderImages(Dataset):
+class FolderImages(Dataset[Tensor]):
     """Every image below one or more folders, sorted by path, as uint8 tensors (channels, height, width), held in memory.
 
     Parameters
@@ -97,7 +104,11 @@ class FolderImages(Dataset):
             paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.name not in exclude)
             if not paths:
                 raise ValueError(f"{root} holds no image: expected files ending in {', '.join(SUFFIXES)}")
-            self.images += [read_picture(path, channels) for path in paths]
+            for number, path in enumerate(paths, 1):
+                try:
+                    self.images.append(read_picture(path, channels))
+                except InputError as error:
+                    raise InputError(f"cannot read the image {number} of {len(paths)} below {root}: {error}") from None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,7 +117,7 @@ class FolderImages(Dataset):
         return self.images[index]
 
 
-class BundledPhotographs(Dataset):
+class BundledPhotographs(Dataset[Tensor]):
     """The photographs that scikit-image ships in its wheel: they need no download and train a denoiser anywhere."""
 
     def __init__(self, *, channels: int = 1, names: Sequence[str] = BUNDLED) -> None:
@@ -121,7 +132,7 @@ class BundledPhotographs(Dataset):
         return self.images[index]
 
 
-def random_patches(dataset: Dataset, *, count: int, size: int, channels: int, generator: torch.Generator) -> Tensor:
+def random_patches(dataset: Items, *, count: int, size: int, channels: int, generator: torch.Generator) -> Tensor:
     """(count, channels, size, size) float32 in [0, 1]: random crops, flipped and transposed at random.
 
     Raises

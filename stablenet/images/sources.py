@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stablenet.labeled import LabeledImages, class_folders, idx_folder, torchvision_set
+from stablenet.images.labeled import LabeledImages, class_folders, idx_folder, torchvision_set
 from stablenet.pretrained import data_path
 
 
@@ -50,6 +50,6 @@ class LabeledSource:
         return class_folders(self.data, size=self.size, channels=channels)
 
     def __str__(self) -> str:
-        if self.dataset is None and self.data is None:
-            return "the bundled Fashion-MNIST images"
-        return self.dataset or "/".join(self.data.resolve().parts[-2:])
+        if self.dataset is not None:
+            return self.dataset
+        return "the bundled Fashion-MNIST images" if self.data is None else "/".join(self.data.resolve().parts[-2:])

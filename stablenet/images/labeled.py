@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stablenet.data import SUFFIXES, read_picture
+from stablenet.images.photographs import SUFFIXES, read_picture
 
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 TORCHVISION = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST")
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledImages(Dataset):
+class LabeledImages(Dataset[tuple[Tensor, int]]):
     """uint8 images (count, channels, height, width) with labels (count,) in 0 ... len(classes) - 1; item k is a pair.
 
     Raises
@@ -50,7 +50,8 @@ class LabeledImages(Dataset):
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every image."""
-        return tuple(self.images.shape[1:])
+        _, channels, height, width = self.images.shape
+        return channels, height, width
 
     def __len__(self) -> int:
         return len(self.images)
