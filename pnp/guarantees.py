@@ -10,12 +10,9 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pnp.bounds import Refused
 from stablenet.certificate import Certificate
 from stablenet.tableaus import round_up
-
-
-class Refused(ValueError):
-    """No theorem covers the request; the message says what was asked, which hypothesis failed and what would work."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pnp.algorithms.state import Algorithm
 from pnp.denoisers import prepare
 from pnp.guarantees import Guarantee
-from pnp.problem import SUPPLIED, Problem
+from pnp.problem import Problem, pose
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,20 @@ def plan(
     max_iterations: int = 1000,
 ) -> Run:
     """Check everything and settle every setting, without iterating; parameters and errors as in `solve`."""
-    _check_numbers(noise_level, tolerance, max_iterations)
-    problem = Problem(y, physics, smoothness)
+    _check_numbers(tolerance, max_iterations)
+    problem = pose(y, physics, noise_level=noise_level, smoothness=smoothness)
     start = problem.start if init is None else _checked_init(init, problem)
     prepared = prepare(denoiser, channels=start.shape[1])
-    settled = algorithm.settle(problem.smoothness, prepared.certificate, noise_level, prepared.max_noise_level)
+    settled = algorithm.settle(problem.smoothness.value, prepared.certificate, noise_level, prepared.max_noise_level)
     guarantee = settled.guarantee(prepared.certificate, problem)
     if denoiser_noise_level is None:
         denoiser_noise_level = settled.denoiser_noise_level(noise_level)
     denoise = prepared.at(denoiser_noise_level, settled.relaxation)
-    if problem.reason == SUPPLIED:
-        supplied = f"smoothness <= {problem.smoothness:g}, as supplied"
-        guarantee = replace(guarantee, assumptions=(*guarantee.assumptions, supplied))
+    guarantee = replace(guarantee, assumptions=(*guarantee.assumptions, *problem.tested))
     return Run(settled, problem, denoise, guarantee, float(denoiser_noise_level), start, float(tolerance), max_iterations)
 
 
-def _check_numbers(noise_level: float, tolerance: float, max_iterations: int) -> None:
-    if not (math.isfinite(noise_level) and noise_level > 0):
-        raise ValueError(
-            f"noise_level must be a positive standard deviation for images in [0, 1], such as 0.03; got {noise_level}"
-        )
+def _check_numbers(tolerance: float, max_iterations: int) -> None:
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be finite and >= 0, got {tolerance}")
     if max_iterations < 1:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pnp.algorithms.state import Algorithm, State
 from pnp.guarantees import Guarantee
+from pnp.linear_solve import per_image
 from pnp.planning import Run, plan
-from pnp.problem import per_image
 
 ROUNDING = 100
 
@@ -145,6 +145,7 @@ def solve(
 @torch.no_grad()
 def iterate(run: Run) -> Iterator[Record]:
     """Carry out a planned run, yielding a Record per iteration; stops on tolerance or budget, raises as `solve`."""
+    run.problem.require_unchanged()
     state = first = run.algorithm.init(run.problem, run.denoise, run.start)
     size = state.variable[0].numel()
     converged = torch.zeros(len(run.start), dtype=torch.bool, device=run.start.device)

@@ -47,7 +47,7 @@ class PGD:
         return denoiser_level(self.step_size, self.relaxation, noise_level)
 
     def guarantee(self, certificate: Certificate, problem: Problem) -> Guarantee:
-        return proximal_gradient(certificate, problem.smoothness, step_size=self.step_size, relaxation=self.relaxation)
+        return proximal_gradient(certificate, problem.smoothness.value, step_size=self.step_size, relaxation=self.relaxation)
 
     def init(self, problem: Problem, denoise: Denoise, start: Tensor) -> State:
         return State(start, start, start.new_zeros(len(start)))

@@ -15,7 +15,7 @@ def linear(factor: float) -> deepinv.physics.LinearPhysics:
 
 
 def test_gradient_and_prox_agree_with_the_normal_equations(measurement: Tensor, physics: deepinv.physics.BlurFFT) -> None:
-    problem = pnp.Problem(measurement, physics)
+    problem = pnp.pose(measurement, physics, noise_level=0.03)
     v = torch.rand(measurement.shape, generator=torch.Generator().manual_seed(5))
     p, error = problem.prox(v, 3.0)
     assert float(error.max()) < 1e-4
@@ -29,7 +29,7 @@ def test_gradient_and_prox_agree_with_the_normal_equations(measurement: Tensor, 
 def test_the_iterated_prox_is_as_accurate_as_it_says(image: Tensor, kernel: Tensor, accuracy: float) -> None:
     physics = deepinv.physics.Blur(kernel.double(), padding="constant")
     y = torch.cat([image, 0.1 * image]).double()
-    problem = pnp.Problem(y, physics)
+    problem = pnp.pose(y, physics, noise_level=0.03)
     v = torch.rand(y.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     p, error = problem.prox(v, 5.0, accuracy=accuracy)
     exact, _ = problem.prox(v, 5.0)
@@ -39,25 +39,25 @@ def test_the_iterated_prox_is_as_accurate_as_it_says(image: Tensor, kernel: Tens
 
 
 def test_a_supplied_smoothness_is_used_and_probed(image: Tensor) -> None:
-    assert pnp.Problem(image, linear(2.0), smoothness=4.5).smoothness == 4.5
+    assert pnp.pose(image, linear(2.0), noise_level=0.03, smoothness=4.5).smoothness.value == 4.5
     with pytest.raises(pnp.Refused, match="not an upper bound"):
-        pnp.Problem(image, linear(2.0), smoothness=3.9)
+        pnp.pose(image, linear(2.0), noise_level=0.03, smoothness=3.9)
     with pytest.raises(ValueError, match="finite and positive"):
-        pnp.Problem(image, linear(2.0), smoothness=float("nan"))
+        pnp.pose(image, linear(2.0), noise_level=0.03, smoothness=float("nan"))
 
 
 def test_a_wrong_adjoint_is_refused(image: Tensor) -> None:
     physics = deepinv.physics.LinearPhysics(A=lambda x: torch.roll(x, 1, -1), A_adjoint=lambda y: torch.roll(y, 1, -1))
     with pytest.raises(pnp.Refused, match="adjoint"):
-        pnp.Problem(image, physics, smoothness=1.0)
+        pnp.pose(image, physics, noise_level=0.03, smoothness=1.0)
 
 
 def test_an_operator_that_is_not_linear_is_refused(image: Tensor) -> None:
     physics = deepinv.physics.LinearPhysics(A=torch.relu, A_adjoint=lambda y: y)
     with pytest.raises(pnp.Refused, match="linear"):
-        pnp.Problem(image, physics, smoothness=1.0)
+        pnp.pose(image, physics, noise_level=0.03, smoothness=1.0)
     with pytest.raises(pnp.Refused, match="linear physics"):
-        pnp.Problem(image, deepinv.physics.Haze())
+        pnp.pose(image, deepinv.physics.Haze(), noise_level=0.03)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_bad_measurements_are_errors(
     spoil: object, message: str, measurement: Tensor, physics: deepinv.physics.BlurFFT
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        pnp.Problem(spoil(measurement), physics)
+        pnp.pose(spoil(measurement), physics, noise_level=0.03)
 
 
 def test_a_measurement_that_is_no_tensor_is_an_error(physics: deepinv.physics.BlurFFT) -> None:
     with pytest.raises(TypeError, match="torch.Tensor"):
-        pnp.Problem([[1.0]], physics)
+        pnp.pose([[1.0]], physics, noise_level=0.03)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import pnp
-from pnp.smoothness import kernel_norm_bound
+from pnp.physics import kernel_norm_bound
 
 
 def dense(physics: deepinv.physics.LinearPhysics, shape: tuple[int, ...]) -> Tensor:
@@ -107,14 +107,14 @@ def test_unknown_classes_and_subclasses_are_refused(image: Tensor) -> None:
     ]
     for physics in unknown:
         with pytest.raises(pnp.Refused, match="unknown.*smoothness="):
-            pnp.Problem(image, physics)
+            pnp.pose(image, physics, noise_level=0.03)
 
 
 def test_a_replaced_method_is_refused(image: Tensor) -> None:
     physics = deepinv.physics.Denoising()
     physics.A = lambda x: 3 * x
     with pytest.raises(pnp.Refused, match="A was replaced"):
-        pnp.Problem(image, physics)
+        pnp.pose(image, physics, noise_level=0.03)
 
 
 def test_a_filter_without_finite_values_is_an_error() -> None:

@@ -120,7 +120,7 @@ def test_spatial_blurs_run_with_an_iterated_prox(
     solution = pnp.solve(algorithm, y, physics, denoiser, noise_level=0.03, max_iterations=2000, tolerance=1e-5)
     assert solution.converged
     x, gamma = solution.estimate, solution.algorithm.step_size
-    again = denoiser(x - gamma * pnp.Problem(y, physics).gradient(x), solution.denoiser_noise_level)
+    again = denoiser(x - gamma * pnp.pose(y, physics, noise_level=0.03).gradient(x), solution.denoiser_noise_level)
     assert float((x - again).square().mean().sqrt()) < 1e-4
 
 
