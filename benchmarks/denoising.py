@@ -25,9 +25,10 @@ from skimage.restoration import denoise_tv_chambolle, denoise_wavelet
 from torch import Tensor
 
 from stablenet import certify
+from stablenet.bundled import available
 from stablenet.images.photographs import FolderImages, add_noise, as_image
 from stablenet.images.quality import psnr
-from stablenet.pretrained import available, pretrained
+from stablenet.weights import pretrained
 
 Denoise = Callable[[Tensor, float], Tensor]
 COLUMNS = ("images", "noise", "method", "guarantee", "PSNR", "SSIM", "processor seconds an image", "seeds")

@@ -16,7 +16,8 @@ import torch
 from report import seconds, write
 from torch import nn
 
-from stablenet import pretrained, spectral, symbols
+from stablenet import pretrained, spectral
+from stablenet.spectral import symbols
 
 HERE = Path(__file__).parent / "results"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pnp
 from pnp import kernels, plots
 from pnp.deblur import simulate
+from stablenet.bundled import data_path
 from stablenet.images.quality import psnr
 from stablenet.images.reading import read_image
-from stablenet.pretrained import data_path, pretrained
+from stablenet.weights import pretrained
 
 NOISE_LEVEL, TOLERANCE = 0.03, 1e-4
 

@@ -7,10 +7,10 @@ trained on; for figures that mean something give `stablenet attack` the test ima
 from pathlib import Path
 
 from stablenet.images.sources import LabeledSource
-from stablenet.pretrained import pretrained
 from stablenet.robustness.attacks import Attack
 from stablenet.robustness.report import write_attack
 from stablenet.robustness.slack import slack
+from stablenet.weights import pretrained
 
 classifier = pretrained("classifier-fashion-mnist")
 images = LabeledSource().read(train=True, channels=1).part(0, 60)

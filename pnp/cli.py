@@ -16,10 +16,11 @@ from pnp import kernels
 from pnp.algorithms import ADMM, PGD
 from pnp.commands import check_output, deblur, denoise
 from pnp.deblur import Boundary, observe, simulate
+from stablenet.bundled import data_path
 from stablenet.certificate import certify
 from stablenet.images.decoding import InputError
 from stablenet.images.reading import read_image
-from stablenet.pretrained import data_path, load, pretrained
+from stablenet.weights import load, pretrained
 
 
 def _option(metavar: str, unset: str) -> object:

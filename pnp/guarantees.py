@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from pnp.bounds import Refused
 from stablenet.certificate import Certificate
-from stablenet.tableaus import round_up
+from stablenet.rounding import round_up
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stablenet.bundled import data_path
 from stablenet.images.decoding import InputError
 from stablenet.images.reading import read_image
-from stablenet.pretrained import data_path
 
 
 def gaussian(side: int = 25, deviation: float = 1.6) -> Tensor:

@@ -1,9 +1,19 @@
 """stablenet: neural networks whose stability is proved, from the weights, by certificates."""
 
-from stablenet import activations, blocks, enforcement, linear, networks, spectral, tableaus
+from stablenet import (
+    activations,
+    blocks,
+    butcher,
+    enforcement,
+    linear,
+    networks,
+    pretrained,  # callable
+    spectral,
+    tableaus,
+)
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
 from stablenet.enforcement import attach, enforce
-from stablenet.pretrained import WeightsRefused, pretrained
+from stablenet.weights import WeightsRefused, load, save
 
 __version__ = "0.1.0"
 __all__ = [
@@ -17,9 +27,12 @@ __all__ = [
     "certify",
     "enforce",
     "enforcement",
+    "butcher",
+    "load",
     "linear",
     "networks",
     "spectral",
     "pretrained",
+    "save",
     "tableaus",
 ]

@@ -7,19 +7,23 @@ slopes in [a, 1] is (1 - a)/2-averaged (C5). Learned spline nonlinearities in co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, rule
-from stablenet.tableaus import round_up
+from stablenet.rounding import round_up
+from stablenet.rules import Rules
+from stablenet.splines import FusedSpline, compiled, gathered_spline, odd_spline, swept_spline
 
 Slopes = tuple[float, float]
-SLOPES: dict[type, Callable[[nn.Module], Slopes]] = {}
+slopes: Rules[Slopes] = Rules(
+    "slope interval for the activation",
+    NotCertified,
+    "known are {known}; register another with @stablenet.activations.slopes({name})",
+)
+"""(low, high) that holds every slope of an elementwise activation: register with `@slopes(MyActivation)`."""
 
 
 def slope_interval(activation: nn.Module) -> Slopes:
@@ -27,13 +31,14 @@ def slope_interval(activation: nn.Module) -> Slopes:
 
     Raises
     ------
-    NotCertified : the class is unknown or its slopes are not bounded as set.
+    NotCertified : the class is unknown, the instance is altered, or its slopes are not bounded as set.
     """
-    cls = type(activation)
-    if cls not in SLOPES:
-        known = ", ".join(sorted(c.__name__ for c in SLOPES))
-        raise NotCertified(f"no slope interval for the activation {cls.__name__}: known are {known}")
-    return SLOPES[cls](activation)
+    low, high = (float(slope) for slope in slopes.of(activation))
+    if not -math.inf < low <= high < math.inf:
+        raise NotCertified(f"{type(activation).__name__} has slopes in [{low}, {high}]: a finite interval is needed")
+    if vars(activation).get("inplace"):
+        raise NotCertified(f"{type(activation).__name__} overwrites its input, which others still read: set inplace=False")
+    return low, high
 
 
 def smoothness(activation: nn.Module) -> float:
@@ -59,6 +64,27 @@ def perspective(activation: nn.Module, u: Tensor, scale: Tensor | None) -> Tenso
     if isinstance(activation, LinearSpline):
         return activation(u, scale)
     return scale * activation(u / scale)
+
+
+SOFTPLUS_THRESHOLD = 36.0
+
+
+class Softplus(nn.Module):
+    """log(1 + exp(beta u)) / beta by `torch.logaddexp`: smooth and nondecreasing everywhere, without torch's threshold.
+
+    Parameters
+    ----------
+    beta : sharpness, finite and positive.
+    """
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        if not (beta > 0 and math.isfinite(beta)):
+            raise ValueError(f"Softplus needs a finite beta > 0, got {beta}")
+        self.beta = float(beta)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.logaddexp(self.beta * u, torch.zeros((), dtype=u.dtype, device=u.device)) / self.beta
 
 
 class Clamp(nn.Module):
@@ -111,108 +137,22 @@ class LinearSpline(nn.Module):
 
     def forward(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
         _expect_channels(self, u, len(self.logits))
-        slopes = self.slopes.repeat_interleave(u.shape[1] // len(self.logits), 0)
+        values = self.slopes.repeat_interleave(u.shape[1] // len(self.logits), 0)
         scale = torch.ones((), device=u.device) if scale is None else scale
         if self.fused:
             if u.ndim == 4 and scale.ndim in (0, 4):
-                return _FusedSpline.apply(u, scale.expand(u.shape[0], u.shape[1], 1, 1), slopes)
-            return _compiled(odd_spline)(u, scale, slopes)
+                return FusedSpline.apply(u, scale.expand(u.shape[0], u.shape[1], 1, 1), values)
+            return compiled(odd_spline)(u, scale, values)
         if torch.is_grad_enabled():
-            return odd_spline(u, scale, slopes)
+            return odd_spline(u, scale, values)
         # measured on a CPU: sweeps over whole tensors beat two look-ups an element up to about twelve segments
-        return (_swept_spline if slopes.shape[1] <= 8 else _gathered_spline)(u, scale, slopes)
+        return (swept_spline if values.shape[1] <= 8 else gathered_spline)(u, scale, values)
 
 
 def _expect_channels(module: nn.Module, u: Tensor, channels: int) -> None:
     if u.ndim < 2 or u.shape[1] % channels:
         name = type(module).__name__
         raise ValueError(f"{name} expects axis 1 to hold {channels} channels (or a multiple), got shape {tuple(u.shape)}")
-
-
-def odd_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-    """scale sign(u) sum_j p_j clamp(|u|/scale - j, 0, 1), the formula as it stands: what the compiler fuses."""
-    v = _wide(u) / scale
-    magnitude = v.abs()
-    value = torch.zeros_like(v)
-    for j, p in enumerate(slopes.reshape(*slopes.shape, *[1] * (u.ndim - 2)).unbind(1)):
-        value = value + p * (magnitude - j).clamp(0, 1)
-    return (value * scale * v.sign()).to(u.dtype)
-
-
-def _swept_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-    """The same value as scale sum_j (p_j - p_(j+1)) clamp(u/scale, -j-1, j+1): two sweeps a segment, no compiler needed."""
-    v = _wide(u) * scale.reciprocal()
-    bends = slopes.to(v.dtype) - functional.pad(slopes.to(v.dtype)[:, 1:], (0, 1))
-    part, value = torch.empty_like(v), torch.zeros_like(v)
-    for j, bend in enumerate(bends.reshape(*bends.shape, *[1] * (u.ndim - 2)).unbind(1), start=1):
-        value.addcmul_(torch.clamp(v, -j, j, out=part), bend)
-    return value.mul_(scale).to(u.dtype)
-
-
-def _gathered_spline(u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-    """The same value by one table look-up an element: the cost does not grow with the number of knots."""
-    channels, segments = slopes.shape
-    v = u / scale
-    magnitude = v.abs().clamp_(max=segments)
-    index = magnitude.long().clamp_(max=segments - 1)
-    magnitude -= index
-    knots = torch.cat([slopes.new_zeros(channels, 1), slopes.cumsum(1)[:, :-1]], 1).to(v.dtype)
-    offset = torch.arange(channels, device=u.device).mul_(segments).reshape(-1, *[1] * (u.ndim - 2))
-    index += offset
-    magnitude *= slopes.to(v.dtype).flatten().take(index)
-    magnitude += knots.flatten().take(index)
-    return (magnitude.mul_(scale).copysign_(v)).to(u.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def _spline_rows_backward(grad: Tensor, u: Tensor, scale: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to u, to the scale and to the slopes (per image, before the factor `scale`), in one pass over the rows.
-
-    u (batch, pixels, channels), scale (batch, channels), slopes (channels, segments).
-    """
-    grad = _wide(grad)
-    v = _wide(u) * scale.reciprocal()[:, None]
-    magnitude = v.abs()
-    outward = torch.copysign(grad, grad * v)
-    slope, value, parts = torch.zeros_like(v), torch.zeros_like(v), []
-    for j in range(slopes.shape[1]):
-        part = (magnitude - j).clamp(0, 1)
-        slope = torch.where((magnitude > j) & (magnitude < j + 1), slopes[:, j], slope)
-        value = value + slopes[:, j] * part
-        parts.append((outward * part).sum(1))
-    return (grad * slope).to(u.dtype), (outward * (value - slope * magnitude)).sum(1), torch.stack(parts, -1)
-
-
-class _FusedSpline(torch.autograd.Function):
-    """The spline on images as one compiled kernel a direction, its gradient by hand: faster than the compiled formula's own.
-
-    Nothing but u is kept for the backward pass; channels_last images are read as rows without a copy.
-    """
-
-    @staticmethod
-    def forward(context: torch.autograd.function.FunctionCtx, u: Tensor, scale: Tensor, slopes: Tensor) -> Tensor:
-        batch, channels, height, width = u.shape
-        rows = u.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        context.save_for_backward(rows, _wide(scale.reshape(batch, channels)), slopes)
-        return _compiled(odd_spline)(u, scale, slopes)
-
-    @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, scale, slopes = context.saved_tensors
-        batch, channels, height, width = grad.shape
-        grad = grad.permute(0, 2, 3, 1).reshape(rows.shape)
-        to_u, to_scale, to_slopes = _compiled(_spline_rows_backward)(grad, rows, scale, slopes)
-        to_slopes = (to_slopes * scale[..., None]).sum(0)
-        to_u = to_u.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return to_u, to_scale.view(batch, channels, 1, 1), to_slopes
-
-
-@cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return torch.compile(function, dynamic=False)
 
 
 def fuse(model: nn.Module, enabled: bool = True) -> None:
@@ -222,42 +162,79 @@ def fuse(model: nn.Module, enabled: bool = True) -> None:
             module.fused = enabled
 
 
+def _finite(module: nn.Module, **settings: float) -> None:
+    bad = {name: value for name, value in settings.items() if not math.isfinite(value)}
+    if bad:
+        raise NotCertified(f"{type(module).__name__} has no slopes with {bad}: its settings must be finite numbers")
+
+
+@slopes(nn.ReLU, nn.Tanh)
+def _unit(module: nn.Module) -> Slopes:
+    return 0.0, 1.0
+
+
+@slopes(nn.Sigmoid)
+def _quarter(module: nn.Sigmoid) -> Slopes:
+    return 0.0, 0.25
+
+
+@slopes(nn.LeakyReLU)
 def _leaky(module: nn.LeakyReLU) -> Slopes:
+    _finite(module, negative_slope=module.negative_slope)
     return min(module.negative_slope, 1.0), max(module.negative_slope, 1.0)
 
 
-def _softplus(module: nn.Softplus) -> Slopes:
-    if module.threshold < 20 or module.beta <= 0:
+@slopes(nn.Hardtanh)
+def _hardtanh(module: nn.Hardtanh) -> Slopes:
+    if not module.min_val <= module.max_val:
+        raise NotCertified(f"Hardtanh({module.min_val}, {module.max_val}) has no slopes: min_val <= max_val is needed")
+    return 0.0, 1.0
+
+
+@slopes(nn.Softplus)
+def _torch_softplus(module: nn.Softplus) -> Slopes:
+    """torch jumps down to the identity at its threshold t, by log(1 + exp(-t)) / beta: nothing in float64 from 36 on."""
+    _finite(module, beta=module.beta)
+    if not module.threshold >= SOFTPLUS_THRESHOLD or module.beta <= 0:
         raise NotCertified(
-            f"Softplus(beta={module.beta}, threshold={module.threshold}) jumps at its threshold: keep threshold >= 20 and "
-            "beta > 0"
+            f"Softplus(beta={module.beta}, threshold={module.threshold}) jumps down at its threshold: take "
+            f"threshold >= {SOFTPLUS_THRESHOLD} and beta > 0, or stablenet.activations.Softplus, which has none"
         )
     return 0.0, 1.0
 
 
+@slopes(Softplus)
+def _softplus(module: Softplus) -> Slopes:
+    _finite(module, beta=module.beta)
+    if module.beta <= 0:
+        raise NotCertified(f"Softplus(beta={module.beta}) has no slopes in [0, 1]: beta > 0 is needed")
+    return 0.0, 1.0
+
+
+@slopes(nn.ELU)
 def _elu(module: nn.ELU) -> Slopes:
-    if module.alpha < 0:
-        return min(module.alpha, 0.0), 1.0
-    return 0.0, max(1.0, module.alpha)
+    _finite(module, alpha=module.alpha)
+    return min(module.alpha, 0.0), max(1.0, module.alpha)
 
 
-SLOPES.update(
-    {
-        nn.ReLU: lambda module: (0.0, 1.0),
-        nn.LeakyReLU: _leaky,
-        nn.ELU: _elu,
-        nn.Softplus: _softplus,
-        nn.Tanh: lambda module: (0.0, 1.0),
-        nn.Sigmoid: lambda module: (0.0, 0.25),
-        nn.Hardtanh: lambda module: (0.0, 1.0),
-        Clamp: lambda module: (0.0, 1.0),
-        LinearSpline: lambda module: (0.0, 1.0),
-    }
-)
+@slopes(Clamp)
+def _clamp(module: Clamp) -> Slopes:
+    if module.log_threshold.ndim != 1:
+        raise NotCertified(f"Clamp holds one threshold a channel, got shape {tuple(module.log_threshold.shape)}")
+    return 0.0, 1.0
 
 
-@rule(*SLOPES)
-def _certify_activation(module: nn.Module) -> CertificateTree:
+@slopes(LinearSpline)
+def _spline(module: LinearSpline) -> Slopes:
+    if module.logits.ndim != 2:
+        raise NotCertified(f"LinearSpline holds (channels, segments) slopes, got shape {tuple(module.logits.shape)}")
+    return 0.0, 1.0
+
+
+@rule.otherwise
+def _certify_activation(module: nn.Module) -> CertificateTree | None:
+    if not slopes.concerns(module):
+        return None
     low, high = slope_interval(module)
     lipschitz = max(abs(low), abs(high))
     alpha = round_up((1 - Fraction(low)) / 2) if lipschitz <= 1 else None

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import nn
 
-from stablenet.tableaus import round_up
+from stablenet.rounding import round_up, six_digits_up
+from stablenet.rules import Rules
 
 
 class NotCertified(TypeError):
@@ -107,13 +106,8 @@ class Certificate:
         return self
 
     def __str__(self) -> str:
-        alpha = "unknown" if self.averagedness is None else _up(self.averagedness)
-        return f"lipschitz <= {_up(self.lipschitz)}, averagedness <= {alpha}"
-
-
-def _up(value: float) -> str:
-    """Six digits, rounded up, so that what is printed is still a bound."""
-    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(Decimal(value))):.6g}"
+        alpha = "unknown" if self.averagedness is None else six_digits_up(self.averagedness)
+        return f"lipschitz <= {six_digits_up(self.lipschitz)}, averagedness <= {alpha}"
 
 
 IDENTITY = Certificate(1.0, 0.0)
@@ -179,19 +173,11 @@ class CertificateTree:
         return "\n".join(self.lines())
 
 
-Rule = Callable[[Any], CertificateTree]
-_RULES: dict[type, Rule] = {}
-
-
-def rule(*classes: type) -> Callable[[Rule], Rule]:
-    """Register the certificate rule of exact classes; a subclass does not inherit it."""
-
-    def register(function: Rule) -> Rule:
-        for cls in classes:
-            _RULES[cls] = function
-        return function
-
-    return register
+rule: Rules[CertificateTree] = Rules(
+    "certificate rule",
+    NotCertified,
+    "register one with @stablenet.certificate.rule({name}) or use a module that has one",
+)
 
 
 def certify(module: nn.Module) -> CertificateTree:
@@ -201,40 +187,19 @@ def certify(module: nn.Module) -> CertificateTree:
 
     Raises
     ------
-    NotCertified : a module has no rule for its exact class, or carries hooks, an overridden method or a
-        parametrization, which no rule can see through.
+    NotCertified : a module has no rule for its exact class, or is altered in a way that no rule can see through: hooks, a
+        replaced method, a compiled call, a parametrization, a parameter that is not a plain real tensor.
     ValueError : a parameter is NaN or infinite.
     """
-    cls = type(module)
-    if cls not in _RULES:
-        parents = [c.__name__ for c in cls.__mro__[1:] if c in _RULES]
-        hint = f"; a subclass does not inherit the proof of {parents[0]}" if parents else ""
-        raise NotCertified(
-            f"no certificate rule for {cls.__module__}.{cls.__qualname__}{hint}: register one with "
-            f"@stablenet.certificate.rule({cls.__name__}) or use a module that has one"
-        )
-    require_unaltered(module)
     for name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ValueError(f"{cls.__name__}.{name} holds NaN or infinity: nothing is proved of it; restore a checkpoint")
-    return _RULES[cls](module)
+        if type(parameter) is nn.Parameter and not torch.isfinite(parameter).all():
+            raise ValueError(
+                f"{type(module).__name__}.{name} holds NaN or infinity: nothing is proved of it; restore a checkpoint"
+            )
+    return rule.of(module)
 
 
-def require_unaltered(module: nn.Module) -> None:
-    """Refuse a module whose instance replaces a method of its class or carries forward hooks.
-
-    Raises
-    ------
-    NotCertified : naming the class and what was replaced.
-    """
-    cls = type(module)
-    replaced = [name for name in vars(module) if callable(getattr(cls, name, None))]
-    if replaced or module._forward_hooks or module._forward_pre_hooks:
-        what = f"a replaced {', '.join(replaced)}" if replaced else "forward hooks"
-        raise NotCertified(f"{cls.__name__} carries {what}, so its rule would not speak of what it computes: remove it")
-
-
-def _leaf(certificate: Certificate, reason: str) -> Rule:
+def _leaf(certificate: Certificate, reason: str) -> Callable[[nn.Module], CertificateTree]:
     return lambda module: CertificateTree(type(module).__name__, certificate, reason)
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import tyro
 
+from stablenet.bundled import weights_path
 from stablenet.certificate import NotCertified, certify
 from stablenet.images.labeled import LabeledImages
 from stablenet.images.sources import LabeledSource
 from stablenet.networks import Classifier
-from stablenet.pretrained import load, read_card, weights_path
 from stablenet.robustness.attacks import AutoAttackPart
+from stablenet.weights import load, read_card
 
 
 @dataclass(frozen=True)

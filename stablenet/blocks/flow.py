@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from stablenet import spectral
-from stablenet.activations import perspective, slope_interval, smoothness
-from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, require_unaltered, rule
+from stablenet.activations import perspective, smoothness
+from stablenet.butcher import ButcherTableau
+from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, rule
 from stablenet.enforcement import Schedule
 from stablenet.linear import MAPS, PolyphaseConv2d, in_strips, is_plain
-from stablenet.tableaus import ButcherTableau
+from stablenet.rounding import square_up
+from stablenet.rules import require_unaltered
 
 
 class Flow(nn.Module):
@@ -48,7 +50,7 @@ class Flow(nn.Module):
     @property
     def z(self) -> float:
         """h L |A|^2 with the certified norm of the present weights and the present step size."""
-        return self.schedule.step_size * smoothness(self.activation) * self.spectral_norm_bound() ** 2 * (1 + 1e-15)
+        return self.schedule.step_size * smoothness(self.activation) * square_up(self.spectral_norm_bound()) * (1 + 1e-15)
 
     def spectral_norm_bound(self) -> float:
         """The certified upper bound of |A|, computed from the present weights."""
@@ -106,10 +108,13 @@ def certify_flow(block: Flow) -> CertificateTree:
         raise NotCertified(f"a block over {type(block.linear).__name__} has no proof")
     if type(block.tableau) is not ButcherTableau or type(block.schedule) is not Schedule:
         raise NotCertified(f"a block with tableau {block.tableau!r} and schedule {block.schedule!r} has no proof")
-    require_unaltered(block.linear)
-    require_unaltered(block.activation)
-    slope_interval(block.activation)
-    z, tableau, steps = block.z, block.tableau, block.schedule.steps
+    require_unaltered(block.tableau, NotCertified)
+    require_unaltered(block.schedule, NotCertified)
+    if block.bias is not None and tuple(block.bias.shape) != (block.linear.weight.shape[0],):
+        raise NotCertified(f"a block with a bias of shape {tuple(block.bias.shape)} for {block.linear} has no proof")
+    # from the table alone: what a tableau remembers of itself may be older than its entries
+    tableau = ButcherTableau(block.tableau.a, block.tableau.b, block.tableau.name)
+    z, steps = block.z, block.schedule.steps
     nonexpansive = tableau.is_nonexpansive(z)
     one = Certificate(1.0, tableau.averagedness(z)) if nonexpansive else Certificate(tableau.lipschitz(z))
     relation = "<=" if nonexpansive else "exceeds"

@@ -10,12 +10,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stablenet import spectral, symbols
+from stablenet import spectral
 from stablenet.activations import smoothness
 from stablenet.blocks.flow import Flow, certify_flow
 from stablenet.certificate import CertificateTree, NotCertified, rule
 from stablenet.enforcement import Policy, Rescale, Schedule, Step, Substeps
 from stablenet.linear import is_plain
+from stablenet.spectral import symbols
 from stablenet.tableaus import EULER, ButcherTableau
 
 COLD_ITERATIONS = 50
@@ -155,7 +156,7 @@ class GradientFlow(Flow):
 
     @torch.no_grad()
     def _follow(self, norm: float) -> None:
-        self.schedule = self.policy.schedule(smoothness(self.activation) * norm**2, self.z_max, self.time)
+        self.schedule = self.policy.schedule(smoothness(self.activation) * norm * norm, self.z_max, self.time)
         if self.schedule.weight_factor != 1.0:
             self.linear.weight.mul_(self.schedule.weight_factor)
             self.tracked_norm.mul_(self.schedule.weight_factor)

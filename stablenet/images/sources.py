@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from stablenet.bundled import data_path
 from stablenet.images.labeled import LabeledImages, class_folders, idx_folder, torchvision_set
-from stablenet.pretrained import data_path
 
 
 @dataclass(frozen=True)

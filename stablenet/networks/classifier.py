@@ -19,6 +19,7 @@ from stablenet.certificate import Certificate, CertificateTree, NotCertified, ce
 from stablenet.enforcement import Policy, Rescale
 from stablenet.interlayers import IsometricLift, MaxMin, NormPool2d, ZeroChannelLift
 from stablenet.linear import Conv2d, Dense
+from stablenet.rules import require_unaltered
 from stablenet.tableaus import EULER, ButcherTableau
 
 DOWNSAMPLINGS = ("unshuffle", "average")
@@ -217,7 +218,13 @@ class Classifier(nn.Module):
             raise ValueError("the images hold NaN or infinity")
 
     def pairwise_lipschitz(self) -> Tensor:
-        """(classes, classes) float64: a certified Lipschitz constant of each difference of logits, from the present weights."""
+        """(classes, classes) float64: a certified Lipschitz constant of each difference of logits, from the present weights.
+
+        Raises
+        ------
+        NotCertified : the network has no certificate: a subclass, an altered instance or part.
+        """
+        certify(self)
         return self.head.pairwise_lipschitz() * certify(self.body).lipschitz
 
 
@@ -234,6 +241,8 @@ def _reflecting(linear: nn.Module) -> None:
 
 @rule(PairwiseHead)
 def _certify_head(head: PairwiseHead) -> CertificateTree:
+    if head.bias.shape != head.weight.shape[:1]:
+        raise NotCertified(f"a PairwiseHead with weight {tuple(head.weight.shape)}, bias {tuple(head.bias.shape)} has no proof")
     bound = spectral.matrix_upper_bound(functional.normalize(head.weight.detach()))
     return CertificateTree("PairwiseHead", Certificate(bound), f"rows of norm 1, spectral norm <= {bound:.6g}")
 
@@ -242,6 +251,7 @@ def _certify_head(head: PairwiseHead) -> CertificateTree:
 def _certify(classifier: Classifier) -> CertificateTree:
     if type(classifier.lift) is not IsometricLift or type(classifier.architecture) is not ClassifierArchitecture:
         raise NotCertified(f"a Classifier with lift {classifier.lift!r} and {classifier.architecture!r} has no proof")
+    require_unaltered(classifier.lift, NotCertified)
     trees = (certify(classifier.body), certify(classifier.head))
-    total = trees[0].certificate.then(trees[1].certificate)
+    total = trees[0].certificate.conjugate().then(trees[1].certificate)
     return CertificateTree("Classifier", total, "isometric lift, body, head", trees)

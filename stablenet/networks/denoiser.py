@@ -20,6 +20,7 @@ from stablenet.certificate import IDENTITY, Certificate, CertificateTree, NotCer
 from stablenet.enforcement import Policy, Rescale
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
+from stablenet.rules import require_unaltered
 from stablenet.tableaus import EULER, ButcherTableau
 
 INITIAL_ANCHOR = 0.15
@@ -266,13 +267,15 @@ def _logit(p: float) -> float:
 def _certify(denoiser: Denoiser) -> CertificateTree:
     if type(denoiser.lift) is not IsometricLift or type(denoiser.architecture) is not DenoiserArchitecture:
         raise NotCertified(f"a Denoiser with lift {denoiser.lift!r} and {denoiser.architecture!r} has no proof")
+    require_unaltered(denoiser.lift, NotCertified)
+    require_unaltered(denoiser.blocks, NotCertified)
     trees = tuple(certify(block) for block in denoiser.blocks)
     total, a = IDENTITY, denoiser.architecture
     if denoiser.anchors is None:
         for tree in trees:
             total = total.then(tree.certificate)
         total = total.relax(a.averagedness)
-        return CertificateTree("Denoiser", total, f"composition, relaxed by {a.averagedness:g}", trees)
+        return CertificateTree("Denoiser", total.conjugate(), f"composition, relaxed by {a.averagedness:g}", trees)
     smallest = denoiser.anchor_weights().amin(1).tolist()
     largest = denoiser.anchor_weights().amax(1).tolist()
     for tree, low, high in zip(trees, smallest, largest, strict=True):
@@ -282,4 +285,4 @@ def _certify(denoiser: Denoiser) -> CertificateTree:
         alphas = [end.averagedness for end in ends]
         total = Certificate(max(end.lipschitz for end in ends), None if None in alphas else max(alphas))
     reason = f"anchored to the input, a >= {min(smallest):.3g}, last a >= {smallest[-1]:.6g}"
-    return CertificateTree("Denoiser", total, reason, trees)
+    return CertificateTree("Denoiser", total.conjugate(), reason, trees)

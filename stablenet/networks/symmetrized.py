@@ -58,5 +58,5 @@ def _certify(module: Symmetrized) -> CertificateTree:
     if module.elements not in (2, 4, 8):
         raise NotCertified(f"a mean over {module.elements!r} isometries has no proof: 2, 4 or 8 are groups")
     child = certify(module.denoiser)
-    certificate = mix([child.certificate] * module.elements, [1 / module.elements] * module.elements)
+    certificate = mix([child.certificate.conjugate()] * module.elements, [1 / module.elements] * module.elements)
     return CertificateTree("Symmetrized", certificate, f"mean over {module.elements} isometries", (child,))

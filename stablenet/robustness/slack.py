@@ -5,16 +5,14 @@ A power iteration is a lower bound: these numbers are reported beside certificat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.autograd.functional import jvp, vjp
 
 from stablenet.certificate import certify
 from stablenet.images.labeled import LabeledImages
 from stablenet.networks.classifier import Classifier
+from stablenet.spectral import jacobian_norm
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,11 @@ class Slack:
 
 def slack(classifier: Classifier, images: LabeledImages, *, count: int = 64, iterations: int = 15, seed: int = 0) -> Slack:
     """Measure at the first `count` images (power iteration on J^T J, and one gradient an image)."""
+    generator = torch.Generator().manual_seed(seed)
     training = classifier.training
     classifier.eval()
     x = (images.images[:count].float() / 255).to(classifier.head.weight)
-    largest = jacobian_norm(classifier.features, x, iterations=iterations, seed=seed)
+    largest = jacobian_norm(classifier.features, x, iterations=iterations, generator=generator)
     x = x.requires_grad_()
     logits = classifier(x)
     best, second = logits.topk(2).indices.T
@@ -49,15 +48,3 @@ def slack(classifier: Classifier, images: LabeledImages, *, count: int = 64, ite
     lipschitz = certify(classifier.body).lipschitz
     classifier.train(training)
     return Slack(largest, lipschitz, share)
-
-
-def jacobian_norm(network: Callable[[Tensor], Tensor], x: Tensor, *, iterations: int = 15, seed: int = 0) -> float:
-    """The largest |J v|/|v| met in `iterations` steps of the power method at each of the points x (batch, ...)."""
-    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
-    largest = 0.0
-    for _ in range(iterations):
-        v = v / v.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, *[1] * (x.ndim - 1))
-        _, image = jvp(network, x, v)
-        largest = max(largest, float(image.flatten(1).norm(dim=1).max()))
-        _, v = vjp(network, x, image)
-    return largest

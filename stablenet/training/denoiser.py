@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from stablenet.activations import fuse
+from stablenet.bundled import weights_path
 from stablenet.images.photographs import add_noise, as_image, random_patches
 from stablenet.images.quality import psnr
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
-from stablenet.pretrained import load, weights_path
 from stablenet.training.loop import Record, Schedule, fit
 from stablenet.training.records import logged
+from stablenet.weights import load
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,10 @@ def train(
 
 def _can_compile() -> bool:
     """Whether torch.compile works on this machine (it needs a C++ compiler on CPU)."""
-    from stablenet.activations import _compiled, odd_spline
+    from stablenet.splines import compiled, odd_spline
 
     try:
-        _compiled(odd_spline)(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1), torch.ones(1, 1))
+        compiled(odd_spline)(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1), torch.ones(1, 1))
     except Exception as error:  # noqa: BLE001 - any failure of the compiler means: run unfused
         warnings.warn(f"splines run unfused, slower: torch.compile failed with {type(error).__name__}", stacklevel=2)
         return False

@@ -15,15 +15,16 @@ from rich.progress import Progress
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from stablenet.bundled import weights_path
 from stablenet.images.labeled import LabeledImages
 from stablenet.images.photographs import BundledPhotographs, FolderImages
 from stablenet.images.sources import LabeledSource
-from stablenet.pretrained import read_card, save, weights_path
 from stablenet.robustness.slack import slack
 from stablenet.training.classifier import ClassifierRecipe, initial
 from stablenet.training.classifier import train as train_classifier
 from stablenet.training.denoiser import DenoiserRecipe, train
 from stablenet.training.loop import Record
+from stablenet.weights import read_card, save
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pnp.kernels import gaussian
 from stablenet.certificate import certify
 from stablenet.images.reading import read_image
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
-from stablenet.pretrained import load, save
+from stablenet.weights import load, save
 
 
 @pytest.fixture

@@ -10,16 +10,17 @@ import torch
 from PIL import Image
 from torch import nn
 
+from stablenet.bundled import data_path
 from stablenet.cli import main
 from stablenet.images.labeled import LabeledImages, idx_folder
 from stablenet.networks import Classifier
-from stablenet.pretrained import data_path, save
 from stablenet.robustness.attacks import Attack, Attacked, CertificateViolated, attack
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified, write_attack
 from stablenet.robustness.slack import slack
 from stablenet.training.classifier import ClassifierRecipe, train
 from stablenet.training.loop import Schedule
+from stablenet.weights import save
 
 EPSILONS = (36 / 255, 0.5, 1.0)
 QUICK = Attack(epsilons=EPSILONS, steps=15, restarts=1)
@@ -152,7 +153,8 @@ def test_the_command_writes_a_table_and_two_figures(trained, tmp_path, capsys):
 
 
 def test_a_violation_writes_nothing(trained, held_out, tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "pairwise_lipschitz", lambda: Classifier.pairwise_lipschitz(trained) / 20)
+    original = Classifier.pairwise_lipschitz
+    monkeypatch.setattr(Classifier, "pairwise_lipschitz", lambda self: original(self) / 20)
     with pytest.raises(CertificateViolated):
         write_attack(trained, held_out.part(0, 8), QUICK, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from stablenet.bundled import data_path
 from stablenet.images.labeled import LabeledImages, class_folders, idx_folder, read_idx, torchvision_set
 from stablenet.networks import Classifier, ClassifierArchitecture
-from stablenet.pretrained import data_path
 
 
 def test_logits_of_a_batch():

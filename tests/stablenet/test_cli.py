@@ -11,7 +11,7 @@ from PIL import Image
 
 from stablenet.cli import main
 from stablenet.networks import Denoiser, DenoiserArchitecture
-from stablenet.pretrained import save
+from stablenet.weights import save
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from stablenet import certify
 from stablenet.enforcement import Enforced
 from stablenet.export import FORMATS, WithRadius, card_path, plain, write
 from stablenet.networks import Classifier, Denoiser, DenoiserArchitecture
-from stablenet.pretrained import save
 from stablenet.robustness.certification import certified_radius
+from stablenet.weights import save
 from tests.inventory import CLASSIFIERS, wild_classifier
 
 

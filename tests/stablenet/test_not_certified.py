@@ -15,10 +15,10 @@ import stablenet
 from stablenet import tableaus
 from stablenet.activations import Clamp
 from stablenet.blocks import GradientFlow
+from stablenet.butcher import ButcherTableau
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, Dense, PolyphaseConv2d
 from stablenet.networks import Denoiser, DenoiserArchitecture
-from stablenet.tableaus import ButcherTableau
 
 
 def flow(**options) -> GradientFlow:

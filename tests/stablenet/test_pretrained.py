@@ -6,18 +6,18 @@ import hashlib
 import json
 import math
 import pickle
-import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-import stablenet
+import stablenet.weights
 from stablenet import tableaus
+from stablenet.bundled import NotBundled, data_path
 from stablenet.enforcement import Step
 from stablenet.networks import Denoiser, DenoiserArchitecture
-from stablenet.pretrained import WeightsRefused, data_path, load, pretrained, read_card, save
+from stablenet.weights import WeightsRefused, load, pretrained, read_card, save
 from tests.attack import attack
 from tests.inventory import ARCHITECTURES
 
@@ -218,7 +218,7 @@ def test_a_card_of_another_architecture_is_refused(saved, change):
 def test_expansive_networks_are_not_saved(tmp_path, monkeypatch):
     network = Denoiser(SMALL)
     tree = stablenet.CertificateTree("Denoiser", stablenet.Certificate(1.5))
-    monkeypatch.setattr(sys.modules["stablenet.pretrained"], "certify", lambda _: tree)
+    monkeypatch.setattr(stablenet.weights, "certify", lambda _: tree)
     with pytest.raises(WeightsRefused, match="not certified averaged"):
         save(network, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
@@ -234,7 +234,7 @@ def test_what_a_card_cannot_describe_is_not_saved(tmp_path, change):
 def test_unknown_names_list_what_exists():
     with pytest.raises(WeightsRefused, match="no weights named 'denoiser-mauve': available are"):
         pretrained("denoiser-mauve")
-    with pytest.raises(WeightsRefused, match="not bundled"):
+    with pytest.raises(NotBundled, match="not bundled"):
         data_path("weights/absent.safetensors")
 
 

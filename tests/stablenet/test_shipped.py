@@ -13,9 +13,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import stablenet
+from stablenet.bundled import available, data_path
 from stablenet.images.photographs import BundledPhotographs, FolderImages
-from stablenet.pretrained import available, data_path, pretrained, read_card
 from stablenet.training.denoiser import evaluate
+from stablenet.weights import pretrained, read_card
 from tests.attack import attack
 
 PHOTOGRAPHS = {1: ("camera", "coins", "brick", "grass"), 3: ("astronaut", "coffee", "chelsea", "rocket")}

@@ -13,14 +13,15 @@ import pytest
 import torch
 
 from stablenet import certify
+from stablenet.bundled import available, data_path
 from stablenet.images.labeled import LabeledImages, idx_folder
 from stablenet.images.photographs import BundledPhotographs
 from stablenet.networks import Classifier
-from stablenet.pretrained import available, data_path, pretrained, read_card
 from stablenet.robustness.attacks import Attack, attack
 from stablenet.robustness.report import certified
 from stablenet.robustness.slack import slack
 from stablenet.training.classifier import EPSILONS, evaluate
+from stablenet.weights import pretrained, read_card
 
 NAMES = [name for name in available() if name.startswith("classifier-")]
 ROOT = Path(__file__).parents[2]

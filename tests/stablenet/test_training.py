@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import stablenet
-from stablenet.pretrained import load
 from stablenet.training.checkpoint import read
 from stablenet.training.denoiser import DenoiserRecipe, train
 from stablenet.training.loop import Schedule, _mixed
+from stablenet.weights import load
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from stablenet.cli import main
 from stablenet.images.labeled import LabeledImages
-from stablenet.pretrained import WeightsRefused, load, read_card
 from stablenet.training.checkpoint import read
 from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, evaluate, random_batch, train
 from stablenet.training.losses import LOSSES
+from stablenet.weights import WeightsRefused, load, read_card
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6

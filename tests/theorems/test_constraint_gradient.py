@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import stablenet
-from stablenet import spectral, symbols
+from stablenet import spectral
 from stablenet.blocks import GradientFlow
 from stablenet.enforcement import Rescale, Step
 from stablenet.linear import Conv2d, Dense, PolyphaseConv2d
 from stablenet.networks import Denoiser, DenoiserArchitecture
+from stablenet.spectral import symbols
 
 KERNELS = [(5, 1, 3), (48, 1, 7), (3, 2, 5), (9, 3, 7), (6, 4, 3)]
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from stablenet import tableaus
 from stablenet.blocks import GradientFlow
+from stablenet.butcher import ButcherTableau
 from stablenet.linear import Dense
-from stablenet.tableaus import ButcherTableau
 from tests.inventory import CONTRACTIVE, RADII
 
 

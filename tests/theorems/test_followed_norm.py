@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stablenet import spectral, symbols
+from stablenet import spectral
 from stablenet.blocks import GradientFlow
 from stablenet.linear import Conv2d
+from stablenet.spectral import symbols
 
 SHAPES = [(5, 6, 1), (8, 8, 3), (12, 6, 5), (6, 16, 7)]
 

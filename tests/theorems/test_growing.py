@@ -9,7 +9,7 @@ import torch
 
 import stablenet
 from stablenet.networks import Denoiser
-from stablenet.pretrained import pretrained
+from stablenet.weights import pretrained
 from tests.attack import attack
 from tests.inventory import ARCHITECTURES, wild_denoiser
 

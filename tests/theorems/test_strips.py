@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stablenet import linear, tableaus
+from stablenet import tableaus
 from stablenet.activations import LinearSpline
 from stablenet.blocks import GradientFlow
-from stablenet.linear import is_plain
+from stablenet.linear import is_plain, strips
 from stablenet.networks import Denoiser
 from tests.inventory import ARCHITECTURES, MAPS
 
@@ -18,7 +18,7 @@ IMAGES = [name for name, (_, shape) in MAPS.items() if len(shape) == 3]
 @pytest.mark.parametrize("strip_size", [1, 200, 2**19])
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_block_by_strips_is_the_block(name, strip_size, monkeypatch):
-    monkeypatch.setattr(linear, "STRIP_SIZE", strip_size)
+    monkeypatch.setattr(strips, "STRIP_SIZE", strip_size)
     make, shape = MAPS[name]
     block = GradientFlow(make(), LinearSpline(1, segments=3), tableau=tableaus.HEUN).double().eval()
     torch.nn.init.normal_(block.bias)
@@ -35,7 +35,7 @@ def test_strips_are_taken_where_they_are_valid(name, monkeypatch):
     """Strided, dilated, grouped and circular maps keep the plain path; the others never hold all their features."""
     make, shape = MAPS[name]
     block = GradientFlow(make(), torch.nn.ReLU()).eval()
-    monkeypatch.setattr(linear, "STRIP_SIZE", 1)
+    monkeypatch.setattr(strips, "STRIP_SIZE", 1)
     heights = []
     block.activation.register_forward_pre_hook(lambda module, inputs: heights.append(inputs[0].shape[2]))
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_strips_are_taken_where_they_are_valid(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_denoiser_by_strips_is_the_denoiser(name, monkeypatch):
-    monkeypatch.setattr(linear, "STRIP_SIZE", 500)
+    monkeypatch.setattr(strips, "STRIP_SIZE", 500)
     denoiser = Denoiser(ARCHITECTURES[name]).double().eval()
     x, sigma = torch.rand(2, denoiser.channels, 33, 20, dtype=torch.float64), torch.tensor([0.02, 0.15])
     with torch.no_grad():
