@@ -6,8 +6,9 @@ Run it with `python examples/plot_deblurring.py`; the two figures appear in the 
 from pathlib import Path
 
 import pnp
-from pnp import kernels, plots
-from pnp.deblur import simulate
+from pnp import kernels
+from pnp.report import figures
+from pnp.scenes.blur import simulate
 from stablenet.bundled import data_path
 from stablenet.images.quality import psnr
 from stablenet.images.reading import read_image
@@ -36,8 +37,8 @@ def main(folder: Path = Path("deblurring")) -> None:
         (f"blurred and noisy, {before:.2f} dB", scene.measurement),
         (f"restored, {after:.2f} dB", solution.estimate),
     ]
-    plots.comparison(folder / "comparison.png", panels, kernel=kernel)
-    plots.residual_plot(
+    figures.comparison(folder / "comparison.png", panels, kernel=kernel)
+    figures.residual_plot(
         folder / "residuals.png",
         solution.residuals,
         size=sharp.numel(),

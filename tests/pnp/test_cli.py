@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import pnp.cli
-from pnp.deblur import observe, simulate
 from pnp.kernels import gaussian
+from pnp.scenes.blur import observe, simulate
 from stablenet.certificate import certify
 from stablenet.images.reading import read_image
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
@@ -21,7 +21,7 @@ from stablenet.weights import load, save
 @pytest.fixture
 def run(make_denoiser: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
     """Run `pnp ...` in an empty folder with the small denoiser of these tests."""
-    monkeypatch.setattr(pnp.cli, "load_denoiser", lambda name: make_denoiser())
+    monkeypatch.setattr("pnp.cli.inputs.load_denoiser", lambda name: make_denoiser())
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: pnp.cli.main([str(a) for a in arguments])
 
@@ -43,7 +43,7 @@ def test_without_arguments_the_bundled_photograph_is_restored(
     before, after = (float(text.split()[-1]) for text in printed.split("PSNR")[1].split(" dB")[:2])
     assert after > before + 3
     names = {path.name for path in (tmp_path / "pnp-output").iterdir()}
-    assert names == {"restored.png", "comparison.png", "residuals.png"}
+    assert names == {"restored.png", "comparison.png", "residuals.png", "residuals.csv", "run.json"}
     assert read_image(tmp_path / "pnp-output/restored.png").pixels.shape == (1, 1, 256, 256)
     assert [path.name for path in tmp_path.iterdir()] == ["pnp-output"]
 
@@ -59,7 +59,7 @@ def test_a_color_photograph_keeps_its_size(run: object, photograph: Path, algori
 def test_a_photograph_can_be_denoised(run: object, photograph: Path, capsys: pytest.CaptureFixture) -> None:
     run("denoise", photograph, "--simulate", "--noise-level", "0.1")
     assert "PSNR" in capsys.readouterr().out
-    assert {path.name for path in Path("pnp-output").iterdir()} == {"denoised.png", "comparison.png"}
+    assert {path.name for path in Path("pnp-output").iterdir()} == {"denoised.png", "comparison.png", "run.json"}
 
 
 BAD = {
@@ -71,6 +71,12 @@ BAD = {
     "step size": (("deblur", "--step-size", "2.4"), "PGD with step_size=2.4 is not covered"),
     "negative step": (("deblur", "--step-size", "-1", "--algorithm", "admm"), "finite and positive"),
     "noise level": (("deblur", "--noise-level", "-0.1"), "noise level -0.1"),
+    "noise level of 8 bits": (("deblur", "--noise-level", "15"), "noise level 15"),
+    "denoise level of 8 bits": (("denoise", "--noise-level", "15"), "noise level 15"),
+    "observed level of 8 bits": (("deblur", "photo.png", "--kernel", "uniform", "--noise-level", "15"), "divide by 255"),
+    "no GPU": (("deblur", "--device", "cuda:99"), "device cuda:99 is not there"),
+    "no such device": (("denoise", "--device", "abacus"), "choose cpu or cuda"),
+    "white level": (("denoise", "photo.png", "--white-level", "-1"), "white level -1"),
     "noise level nan": (("deblur", "--noise-level", "nan"), "noise level nan"),
     "denoiser level": (("deblur", "--denoiser-noise-level", "0.9"), "denoiser_noise_level=0.9"),
     "tolerance": (("deblur", "--tolerance", "-1"), "tolerance"),
@@ -164,5 +170,5 @@ def test_a_photograph_and_its_periodic_copy_are_aligned(side: int) -> None:
 def test_an_observed_photograph_starts_from_itself() -> None:
     y = torch.rand(1, 3, 20, 21, generator=torch.Generator().manual_seed(0))
     scene = observe(y, gaussian(5, 1.0), boundary="valid")
-    assert scene.physics.A(scene.init).shape == y.shape
-    torch.testing.assert_close(scene.visible(scene.init), y)
+    assert scene.physics.A(scene.start).shape == y.shape
+    torch.testing.assert_close(scene.visible(scene.start), y)

@@ -1,4 +1,4 @@
-"""A deblurring scene: a measurement, the physics behind it, and the part of the estimate that the measurement shows.
+"""Blurred scenes, simulated from a sharp image or observed by a camera.
 
 Source of the protocol: circular convolution, noise of a fixed seed, no clipping, start from the blurred image
 [Zhang2021]. A photograph taken by a camera is not periodic: with the boundary "valid" the unknown image is larger
@@ -7,7 +7,6 @@ than the measurement by the kernel's support, and nothing is assumed about what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import deepinv
@@ -15,33 +14,10 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from pnp.scenes.scene import Scene
 from stablenet.images.decoding import InputError
 
 Boundary = Literal["circular", "valid"]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is to be restored.
-
-    Parameters
-    ----------
-    measurement : (1, channels, height, width).
-    physics : the blur.
-    init : first iterate, of the size of the unknown image.
-    reference : the true image if it is known, of the size of the unknown image.
-    window : rows and columns of the unknown image that lie under the measurement.
-    """
-
-    measurement: Tensor
-    physics: LinearPhysics
-    init: Tensor
-    reference: Tensor | None
-    window: tuple[slice, slice]
-
-    def visible(self, image: Tensor) -> Tensor:
-        """The part of an unknown-sized image that lies under the measurement."""
-        return image[..., self.window[0], self.window[1]]
 
 
 def simulate(reference: Tensor, kernel: Tensor, *, noise_level: float, boundary: Boundary, seed: int) -> Scene:
@@ -83,8 +59,8 @@ def _scene(y: Tensor, physics: LinearPhysics, kernel: Tensor, boundary: Boundary
     rows, columns = kernel.shape[-2:]
     top, left = (rows - 1) // 2, (columns - 1) // 2
     padding = (left, columns - 1 - left, top, rows - 1 - top)
-    init = torch.nn.functional.pad(y, padding, mode="replicate")
-    return Scene(y, physics, init, reference, (slice(top, top + height), slice(left, left + width)))
+    start = torch.nn.functional.pad(y, padding, mode="replicate")
+    return Scene(y, physics, start, reference, (slice(top, top + height), slice(left, left + width)))
 
 
 def _check_fits(kernel: Tensor, height: int, width: int) -> None:

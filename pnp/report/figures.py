@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pnp.guarantees import Guarantee
 from stablenet.files import aside
@@ -19,21 +17,15 @@ from stablenet.files import aside
 def comparison(path: Path, panels: list[tuple[str, Tensor]], *, kernel: Tensor | None = None) -> None:
     """Images (1, channels, height, width) beside each other under their titles, the kernel inset in the second."""
     height, width = panels[0][1].shape[-2:]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.2 * len(panels), 4.2 * height / width + 0.35), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(4.2 * len(panels), 4.2 * height / width + 0.35), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (title, pixels) in zip(axes[0], panels, strict=True):
         _show(axis, pixels)
         axis.set_title(title, fontsize=11)
     if kernel is not None:
-        inset = axes[0, 0 if len(panels) == 2 else 1].inset_axes((0.77, 0.75, 0.22, 0.24))
-        inset.imshow(kernel[0, 0].numpy(), cmap="gray", interpolation="nearest")
-        inset.set(xticks=[], yticks=[])
-        for spine in inset.spines.values():
-            spine.set_color("white")
+        _inset(axes[0, 0 if len(panels) == 2 else 1], kernel)
     with aside(path) as partial:
         figure.savefig(partial, dpi=150)
-    plt.close(figure)
 
 
 def residual_plot(
@@ -49,7 +41,8 @@ def residual_plot(
     """
     steps = np.arange(1, len(residuals) + 1)
     scale = size**0.5
-    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
     axis.loglog(steps, residuals.cpu().numpy() / scale, color="C0", linewidth=1.8)
     axis.lines[0].set_label("measured residual")
     largest = float(distance.max())
@@ -65,7 +58,17 @@ def residual_plot(
     axis.legend(facecolor="white", edgecolor="none", framealpha=1)
     with aside(path) as partial:
         figure.savefig(partial, dpi=150)
-    plt.close(figure)
+
+
+def _inset(axis: Axes, kernel: Tensor) -> None:
+    """The kernel from black, which is 0, to white, its largest entry, in a frame of zeros."""
+    values = kernel[0, 0].detach().cpu()
+    framed = pad(values, [max(1, max(values.shape) // 8)] * 4).numpy()
+    inset = axis.inset_axes((0.77, 0.75, 0.22, 0.24))
+    inset.imshow(framed, cmap="gray", interpolation="nearest", vmin=0, vmax=float(values.max()))
+    inset.set(xticks=[], yticks=[])
+    for spine in inset.spines.values():
+        spine.set_color("white")
 
 
 def _show(axis: Axes, pixels: Tensor) -> None:

@@ -1,0 +1,76 @@
+"""Signs of life on standard error: a line that moves on a terminal, a line now and then elsewhere, with what is left to do.
+
+A residual falls about as k^(-p); p is read from the second half of the run, and tells when the tolerance will be met.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+EVERY = 10.0  # seconds between two lines where there is no terminal
+
+
+def iterations_left(residuals: Sequence[float], tolerance: float, budget: int) -> int:
+    """How many more iterations until the residual meets the tolerance or the budget is spent, by the power law."""
+    done = len(residuals)
+    left = budget - done
+    half = (done + 1) // 2
+    if done < 4 or tolerance <= 0 or min(residuals[half - 1], residuals[-1]) <= 0:
+        return left
+    power = math.log(residuals[half - 1] / residuals[-1]) / math.log(done / half)
+    if power <= 0:
+        return left
+    growth = math.log(max(residuals[-1] / tolerance, 1)) / power
+    return left if growth > 30 else min(left, math.ceil(done * (math.exp(growth) - 1)))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads them: 40 s, 12 min, 3 h."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Reporter:
+    """Told how far the work is; shows it at most every few seconds, or on each change on a terminal."""
+
+    def __init__(self, stream: TextIO, every: float = EVERY) -> None:
+        self.stream, self.every = stream, every
+        self.began = self.last = time.monotonic()
+        self.bar: Progress | None = None
+        if stream.isatty():
+            columns = (BarColumn(bar_width=24), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=Console(file=stream), transient=True)
+            self.task = self.bar.add_task("", total=1.0)
+
+    @property
+    def seconds(self) -> float:
+        """Since the work began."""
+        return time.monotonic() - self.began
+
+    def tell(self, text: str, share: float) -> None:
+        """The state of the work, and the share of it that is done, in [0, 1]."""
+        if 0 < share < 1:
+            text = f"{text}, about {duration(self.seconds * (1 - share) / share)} left"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=share, description=text)
+        elif time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            print(text, file=self.stream, flush=True)
+
+
+@contextmanager
+def reporting() -> Iterator[Reporter]:
+    """A reporter to standard error for the time of the block; a terminal's line is cleared at its end."""
+    reporter = Reporter(sys.stderr)
+    if reporter.bar is None:
+        yield reporter
+        return
+    with reporter.bar:
+        yield reporter

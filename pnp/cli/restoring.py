@@ -1,0 +1,157 @@
+"""What commands that restore a scene share: iterate under the theorem, tell, keep the best on Ctrl-C, and write the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pnp.cli import results
+from pnp.cli.options import Common, Solving
+from pnp.cli.progress import iterations_left, reporting
+from pnp.planning import Run, plan
+from pnp.report import figures
+from pnp.scenes.scene import Scene
+from pnp.solve import Record, iterate
+from stablenet.images.reading import Photograph
+
+End = Literal["converged", "not converged", "interrupted"]
+EXIT_CODES: dict[End, int] = {"converged": 0, "not converged": 3, "interrupted": 130}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended.
+
+    Parameters
+    ----------
+    best : the record of least residual, which is the last one where the residual never rises.
+    residuals : (iterations, batch), as the theorem measures them.
+    pixels : by whose square root a residual is divided to be a root mean square.
+    """
+
+    end: End
+    best: Record
+    residuals: Tensor
+    pixels: int
+    seconds: float
+
+    @property
+    def root_mean_squares(self) -> Tensor:
+        """The residuals as they are printed and compared with the tolerance."""
+        return self.residuals / self.pixels**0.5
+
+
+def restore(
+    scene: Scene,
+    kernel: Tensor,
+    photograph: Photograph,
+    denoiser: nn.Module,
+    *,
+    noise_level: float,
+    solving: Solving,
+    common: Common,
+    facts: Mapping[str, object],
+) -> int:
+    """Restore a scene, print the guarantee and the gain, and write the folder of results.
+
+    Parameters
+    ----------
+    facts : what run.json tells besides.
+
+    Returns
+    -------
+    int : 0 converged, 3 not converged, 130 interrupted; the results are written in each case.
+    """
+    run = plan(
+        solving.make_algorithm(),
+        scene.measurement,
+        scene.physics,
+        denoiser,
+        noise_level=noise_level,
+        denoiser_noise_level=solving.denoiser_noise_level,
+        init=scene.start,
+        tolerance=solving.tolerance,
+        max_iterations=solving.max_iterations,
+    )
+    finished = _carry_out(run)
+    print(f"guarantee    {run.guarantee}")
+    _tell_end(finished, run)
+    restored = scene.visible(finished.best.state.estimate)
+    reference = None if scene.reference is None else scene.visible(scene.reference)
+    gained = results.gain(scene.measurement, restored, reference)
+    panels = results.panels(reference, ("blurred and noisy", scene.measurement), ("restored", restored), gained)
+    with results.staged(common.output) as folder:
+        results.write_picture(folder, "restored", restored, photograph, floats=common.floats)
+        figures.comparison(folder / "comparison.png", panels, kernel=kernel)
+        figures.residual_plot(
+            folder / "residuals.png",
+            finished.residuals,
+            size=finished.pixels,
+            tolerance=run.tolerance,
+            guarantee=run.guarantee,
+            distance=finished.best.distance,
+        )
+        results.write_residuals(folder / "residuals.csv", finished.root_mean_squares)
+        results.write_run(folder / "run.json", {**facts, **_told(run, finished), "psnr": results.decibels(gained)})
+    return EXIT_CODES[finished.end]
+
+
+def _carry_out(run: Run) -> Finished:
+    """Iterate with signs of life; Ctrl-C ends it with the best iterate, if there is one."""
+    pixels = run.start[0].numel()
+    residuals: list[Tensor] = []
+    largest: list[float] = []
+    best: Record | None = None
+    end: End = "not converged"
+    with reporting() as reporter:
+        try:
+            for record in iterate(run):
+                residuals.append(record.residual)
+                if best is None or bool(record.residual.max() <= best.residual.max()):
+                    best = record
+                largest.append(float(record.residual.max()) / pixels**0.5)
+                left = iterations_left(largest, run.tolerance, run.max_iterations)
+                text = f"iteration {record.iteration}, residual {largest[-1]:.2e}"
+                reporter.tell(text, record.iteration / (record.iteration + left))
+                if bool(record.converged.all()):
+                    end = "converged"
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            end = "interrupted"
+        seconds = reporter.seconds
+    assert best is not None
+    return Finished(end, best, torch.stack(residuals).cpu(), pixels, seconds)
+
+
+def _tell_end(finished: Finished, run: Run) -> None:
+    last = float(finished.root_mean_squares[-1].max())
+    sign = "<=" if finished.end == "converged" else ">"
+    print(
+        f"run          {finished.end}: {len(finished.residuals)} iterations in {finished.seconds:.1f} s, residual {last:.2e} "
+        f"{sign} tolerance {run.tolerance:g}, denoiser noise level {run.denoiser_noise_level:.4f}"
+    )
+    if finished.end == "interrupted":
+        print(f"stopped      what iteration {finished.best.iteration} had reached is written, exit code 130")
+    if finished.end == "not converged":
+        print("stopped      the budget is spent: the results are written, exit code 3; raise --max-iterations or --tolerance")
+
+
+def _told(run: Run, finished: Finished) -> dict[str, object]:
+    return {
+        "exit_reason": finished.end,
+        "exit_code": EXIT_CODES[finished.end],
+        "iterations": len(finished.residuals),
+        "best_iteration": finished.best.iteration,
+        "residual": float(finished.root_mean_squares[-1].max()),
+        "tolerance": run.tolerance,
+        "seconds": finished.seconds,
+        "algorithm": repr(run.algorithm),
+        "denoiser_noise_level": run.denoiser_noise_level,
+        "guarantee": str(run.guarantee),
+        "assumptions": list(run.guarantee.assumptions),
+    }

@@ -1,0 +1,1 @@
+"""What a run leaves behind: figures, numbers, and the settings that gave them."""
