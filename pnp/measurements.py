@@ -30,26 +30,26 @@ def check_measurement(y: Tensor, physics: LinearPhysics) -> None:
         raise ValueError(f"a measurement must be float32 or float64, got {y.dtype}: convert it, with values from [0, 1]")
     if y.ndim < 2 or y.numel() == 0:
         raise ValueError(f"a measurement must be (batch, channels, height, width), not empty; got {tuple(y.shape)}")
+    if y.device.type == "meta":
+        raise ValueError("the measurement is on the meta device, where tensors have no values")
     for name, tensor in parameters(physics):
         if tensor.device != y.device:
             raise ValueError(
                 f"the measurement is on {y.device}, the {name} of {type(physics).__name__} on {tensor.device}: bring them "
                 f"together, physics.to({str(y.device)!r})"
             )
-    if y.device.type == "meta":
-        raise ValueError("the measurement is on the meta device, where tensors have no values")
     bad = int((~torch.isfinite(y)).sum())
     if bad:
         raise ValueError(f"the measurement has {bad} NaN or infinite values of {y.numel()}: mask or replace them first")
 
 
-def check_precision(y: Tensor, physics: LinearPhysics) -> None:
-    """Refuse a physics whose real numbers are of another precision than the measurement.
+def check_precision(y: Tensor, physics: LinearPhysics, names: tuple[str, ...] | None = ("mask", "filter")) -> None:
+    """Refuse a physics whose mask or filter (None: any real tensor) is of another precision than the measurement.
 
     Single numbers adapt, and complex ones, which `physics.to(dtype)` leaves as they are.
     """
     for name, tensor in parameters(physics):
-        if tensor.is_floating_point() and tensor.dtype != y.dtype:
+        if (names is None or name in names) and tensor.is_floating_point() and tensor.dtype != y.dtype:
             raise ValueError(
                 f"the measurement is {y.dtype}, the {name} of {type(physics).__name__} {tensor.dtype}: bring them to one "
                 f"precision, y.to({tensor.dtype}) or physics.to({y.dtype})"
@@ -69,6 +69,7 @@ def backproject(y: Tensor, physics: LinearPhysics) -> Tensor:
         x = physics.A_adjoint(y)
         again = physics.A(x)
     except Exception as error:
+        check_precision(y, physics, None)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"a measurement of shape {tuple(y.shape)} does not fit the physics {name}: {first}") from error
     if not isinstance(again, Tensor) or again.shape != y.shape:

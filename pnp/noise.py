@@ -10,8 +10,8 @@ from numbers import Real
 
 from deepinv.physics import Denoising, GaussianNoise, LinearPhysics, NoiseModel, ZeroNoise
 
-from pnp.alterations import made_by_constructor
 from pnp.bounds import Refused
+from pnp.physics.alterations import made_by_constructor
 
 _TOLERANCE = 0.01
 _DENOISING_DEFAULT = 0.1

@@ -15,14 +15,15 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 from pnp import probing
-from pnp.alterations import Fingerprint
 from pnp.bounds import Bound, Refused
 from pnp.fidelities import L2
 from pnp.linear_solve import per_image, shifted_solve
 from pnp.measurements import backproject, check_measurement, check_precision, check_range
 from pnp.noise import check_noise_model, checked_noise_level
 from pnp.physics import Smoothness, certified_smoothness, smoothness_at_every_size
+from pnp.physics.alterations import Fingerprint
 
+FORMULA_ROUNDING = 8  # units in the last place that two orthonormal transforms and a division lose
 _KEEPS_THE_IMAGE = (deepinv.physics.Blur, deepinv.physics.BlurFFT, deepinv.physics.Denoising)
 
 
@@ -65,7 +66,7 @@ class Problem:
     def prox(self, v: Tensor, step_size: float, *, accuracy: float = 0.0) -> tuple[Tensor, Tensor]:
         """argmin over p of gamma f(p) + 1/2 |p - v|^2, gamma = step_size > 0, and a bound of its error, (batch,).
 
-        The formula of a diagonal physics is exact up to rounding, of the order eps (1 + gamma L) |v|.
+        The formula of a physics is exact up to rounding, of the order eps (|v| + gamma |A^T y|).
 
         Parameters
         ----------
@@ -76,8 +77,8 @@ class Problem:
         RuntimeError : conjugate gradients did not reach the accuracy.
         """
         if self.exact_prox:
-            rounding = 4 * torch.finfo(v.dtype).eps * (1 + step_size * self.smoothness.value)
-            return self.physics.prox_l2(v, self.measurement, step_size), rounding * per_image(v)
+            size = per_image(v) + step_size * per_image(self.backprojection)
+            return self.physics.prox_l2(v, self.measurement, step_size), FORMULA_ROUNDING * torch.finfo(v.dtype).eps * size
         b = v + step_size * self.backprojection
         return shifted_solve(self.physics.A_adjoint_A, b, v, step_size, accuracy=accuracy)
 
@@ -143,7 +144,7 @@ def pose(
     probing.check_operator(physics, image, y)
     known = known or certified_smoothness(physics, image)
     upper = Bound(known.bound, known.reason, "proved" if smoothness is None else "supplied")
-    lower = Bound(known.strong_convexity, "min |mask|^2" if known.strong_convexity else "none is known")
+    lower = Bound(known.strong_convexity, known.convexity_reason)
     probing.check_bounds(physics, image, upper, lower)
     check_range(y, physics, image)
 

@@ -9,81 +9,67 @@ from torch import Tensor
 
 import pnp
 from pnp.physics import kernel_norm_bound
+from tests.pnp.physics_inventory import PHYSICS, Case, dense, kernel
 
 
-def dense(physics: deepinv.physics.LinearPhysics, shape: tuple[int, ...]) -> Tensor:
-    """The matrix of A in float64, column by column from basis vectors."""
-    basis = torch.eye(int(torch.tensor(shape).prod()), dtype=torch.float64)
-    return torch.stack([physics.A(e.reshape(1, *shape)).flatten() for e in basis], dim=1)
+@pytest.mark.parametrize("case", PHYSICS.values(), ids=PHYSICS)
+def test_bounds_the_dense_norm(case: Case) -> None:
+    problem = case.pose()
+    exact = float(torch.linalg.matrix_norm(dense(problem.physics.A, case.shape), 2)) ** 2
+    assert exact <= problem.smoothness.value * (1 + 1e-12)
+    assert problem.smoothness.value <= exact * (1 + case.looseness)
 
 
-def random_kernel(height: int, width: int, *, signed: bool = False, seed: int = 0) -> Tensor:
-    weights = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return weights - 0.4 if signed else weights / weights.sum()
-
-
-SHAPE = (1, 9, 8)
-MASK = torch.rand(1, 1, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1.7
-CASES = {
-    "denoising": (lambda: deepinv.physics.Denoising(), SHAPE, 1e-12),
-    "inpainting": (lambda: deepinv.physics.Inpainting(img_size=SHAPE, mask=MASK), SHAPE, 1e-12),
-    "demosaicing": (lambda: deepinv.physics.Demosaicing(img_size=(6, 6)), (3, 6, 6), 1e-12),
-    "mri": (lambda: deepinv.physics.MRI(mask=MASK[0, 0]), (2, 9, 8), 1e-6),
-    "blur_fft": (lambda: deepinv.physics.BlurFFT(img_size=SHAPE, filter=random_kernel(5, 3)), SHAPE, 1e-6),
-    "blur_fft_signed": (
-        lambda: deepinv.physics.BlurFFT(img_size=SHAPE, filter=random_kernel(4, 3, signed=True)),
-        SHAPE,
-        1e-6,
-    ),
-    "blur_circular": (lambda: deepinv.physics.Blur(random_kernel(5, 3), padding="circular"), SHAPE, 1e-6),
-    "blur_valid": (lambda: deepinv.physics.Blur(random_kernel(3, 3), padding="valid"), SHAPE, 0.4),
-    "blur_zero": (lambda: deepinv.physics.Blur(random_kernel(3, 3), padding="constant"), SHAPE, 0.4),
-    "blur_signed": (lambda: deepinv.physics.Blur(random_kernel(5, 4, signed=True), padding="constant"), SHAPE, 1.0),
-    "blur_valid_fft": (lambda: deepinv.physics.Blur(random_kernel(3, 3), padding="valid", use_fft=True), SHAPE, 0.4),
-    "downsampling": (
-        lambda: deepinv.physics.Downsampling((1, 8, 8), filter=random_kernel(3, 3), factor=2),
-        (1, 8, 8),
-        5.0,
-    ),
-    "downsampling_valid": (
-        lambda: deepinv.physics.Downsampling((1, 12, 12), filter=random_kernel(3, 3), factor=2, padding="valid"),
-        (1, 12, 12),
-        0.2,
-    ),
-    "downsampling_signed": (
-        lambda: deepinv.physics.Downsampling(
-            (1, 12, 12), filter=random_kernel(5, 4, signed=True), factor=3, padding="constant"
-        ),
-        (1, 12, 12),
-        0.6,
-    ),
-    "decimation": (lambda: deepinv.physics.Downsampling((1, 8, 8), filter=None, factor=2), (1, 8, 8), 1e-12),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bounds_the_dense_norm(name: str) -> None:
-    make, shape, looseness = CASES[name]
-    physics = make().double()
-    exact = float(torch.linalg.matrix_norm(dense(physics, shape), 2)) ** 2
-    bound = pnp.certified_smoothness(physics).bound
-    assert exact <= bound * (1 + 1e-12)
-    assert bound <= exact * (1 + looseness)
+@pytest.mark.parametrize("name", [name for name, case in PHYSICS.items() if case.smoothness is None])
+def test_holds_at_every_size_where_none_is_told(name: str) -> None:
+    physics = PHYSICS[name].make(torch.float64)
+    exact = float(torch.linalg.matrix_norm(dense(physics.A, PHYSICS[name].shape), 2)) ** 2
+    try:
+        known = pnp.certified_smoothness(physics)
+    except pnp.Refused as refusal:
+        assert "reflect" in str(refusal) or "replicate" in str(refusal)
+        return
+    assert exact <= known.bound * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("size", [(7, 7), (24, 31), (64, 64)])
 def test_kernel_bound_holds_at_every_size_of_torus(size: tuple[int, int], seed: int) -> None:
-    kernel = random_kernel(5, 6, signed=True, seed=seed)
-    largest = float(torch.fft.fft2(kernel, s=size).abs().max())
-    bound = kernel_norm_bound(kernel)
+    signed = kernel(5, 6, signed=True, seed=seed)
+    largest = float(torch.fft.fft2(signed, s=size).abs().max())
+    bound = kernel_norm_bound(signed)
     assert largest <= bound
-    assert bound <= 1.01 * float(torch.fft.fft2(kernel, s=(512, 512)).abs().max())
+    assert bound <= 1.01 * float(torch.fft.fft2(signed, s=(512, 512)).abs().max())
+
+
+def test_a_filter_larger_than_the_image_is_bounded_or_refused() -> None:
+    """By Fourier transforms deepinv crops it: the norm of the whole filter is not that of the part."""
+    whole = kernel(7, 7, signed=True, seed=4)
+    physics = deepinv.physics.Blur(whole, padding="circular", use_fft=True)
+    for n in range(3, 8):
+        assert float(torch.linalg.matrix_norm(dense(physics.A, (1, n, n)), 2)) ** 2 <= pnp.certified_smoothness(physics).bound
+    y = torch.rand(1, 1, 5, 5, dtype=torch.float64)
+    with pytest.raises(pnp.Refused, match=r"filter of \(7, 7\) on images of \(5, 5\).*cropped"):
+        pnp.pose(y, physics, noise_level=0.03)
+    with pytest.raises(pnp.Refused, match="cropped"):
+        pnp.pose(y, deepinv.physics.BlurFFT(img_size=(1, 5, 5), filter=whole), noise_level=0.03)
 
 
 def test_each_channel_is_filtered_by_itself() -> None:
-    kernels = torch.cat([random_kernel(3, 3), 2 * random_kernel(3, 3)], dim=1)
+    kernels = torch.cat([kernel(3, 3), 2 * kernel(3, 3)], dim=1)
     assert 4 <= pnp.certified_smoothness(deepinv.physics.Blur(kernels, padding="valid")).bound < 4.0001
+
+
+def test_a_filter_of_each_image_is_bounded_by_the_largest(image: Tensor) -> None:
+    kernels = torch.cat([kernel(3, 3), 2 * kernel(3, 3)]).float()
+    y = torch.cat([image, image])
+    for physics in (
+        deepinv.physics.Blur(kernels, padding="circular"),
+        deepinv.physics.BlurFFT(img_size=(1, 48, 48), filter=kernels),
+    ):
+        assert 4 <= pnp.pose(y, physics, noise_level=0.03).smoothness.value < 4.0001
+        with pytest.raises(ValueError, match="does not fit"):
+            pnp.pose(torch.cat([y, y, y]), physics, noise_level=0.03)
 
 
 def test_power_iteration_of_deepinv_is_below_the_bound(physics: deepinv.physics.BlurFFT, image: Tensor) -> None:
@@ -94,6 +80,9 @@ def test_power_iteration_of_deepinv_is_below_the_bound(physics: deepinv.physics.
 def test_uncovered_padding_is_refused(padding: str, kernel: Tensor) -> None:
     with pytest.raises(pnp.Refused, match=rf"padding='{padding}'.*smoothness="):
         pnp.certified_smoothness(deepinv.physics.Blur(kernel, padding=padding))
+    signed = deepinv.physics.Blur(kernel - 0.03, padding=padding)
+    with pytest.raises(pnp.Refused, match=rf"padding='{padding}'.*smoothness="):
+        pnp.pose(torch.rand(1, 1, 16, 16), signed, noise_level=0.03)
 
 
 def test_unknown_classes_and_subclasses_are_refused(image: Tensor) -> None:
@@ -110,11 +99,40 @@ def test_unknown_classes_and_subclasses_are_refused(image: Tensor) -> None:
             pnp.pose(image, physics, noise_level=0.03)
 
 
-def test_a_replaced_method_is_refused(image: Tensor) -> None:
-    physics = deepinv.physics.Denoising()
-    physics.A = lambda x: 3 * x
-    with pytest.raises(pnp.Refused, match="A was replaced"):
-        pnp.pose(image, physics, noise_level=0.03)
+def test_a_rule_of_the_user_is_asked(image: Tensor) -> None:
+    class Doubled(deepinv.physics.LinearPhysics):
+        def A(self, x: Tensor, **_: object) -> Tensor:
+            return 2 * x
+
+        def A_adjoint(self, y: Tensor, **_: object) -> Tensor:
+            return 2 * y
+
+    with pytest.raises(pnp.Refused, match="unknown"):
+        pnp.pose(image, Doubled(), noise_level=0.03)
+
+    @pnp.physics.rule(Doubled)
+    def _doubled(_: Doubled) -> pnp.Smoothness:
+        return pnp.Smoothness(4.0, "twice the image", strong_convexity=4.0, convexity_reason="twice the image")
+
+    problem = pnp.pose(image, Doubled(), noise_level=0.03)
+    assert (problem.smoothness, problem.strong_convexity) == (pnp.Bound(4.0, "twice the image"),) * 2
+
+
+@pytest.mark.parametrize(("upper", "lower", "message"), [(3.8, 0.0, "not an upper bound"), (4.0, 4.2, "not a lower bound")])
+def test_a_rule_that_is_wrong_is_refused_with_both_numbers(image: Tensor, upper: float, lower: float, message: str) -> None:
+    class Wrong(deepinv.physics.LinearPhysics):
+        def A(self, x: Tensor, **_: object) -> Tensor:
+            return 2 * x
+
+        def A_adjoint(self, y: Tensor, **_: object) -> Tensor:
+            return 2 * y
+
+    @pnp.physics.rule(Wrong)
+    def _wrong(_: Wrong) -> pnp.Smoothness:
+        return pnp.Smoothness(upper, "so I thought", strong_convexity=lower)
+
+    with pytest.raises(pnp.Refused, match=rf"{lower or upper}.*{message}.*= 4\b"):
+        pnp.pose(image, Wrong(), noise_level=0.03)
 
 
 def test_a_filter_without_finite_values_is_an_error() -> None:

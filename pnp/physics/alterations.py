@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 
-from deepinv.physics import LinearPhysics
+from deepinv.physics import LinearPhysics, adjoint_function
 from torch import Tensor, nn
 
 from pnp.bounds import Refused
@@ -38,7 +38,7 @@ def require_as_constructed(physics: nn.Module, remedy: str) -> None:
     """
     cls = type(physics)
     for name, value in vars(physics).items():
-        if name in _NOT_THE_OPERATOR or name == "_auto_grad_adjoint_fn":
+        if name in _NOT_THE_OPERATOR or _is_automatic_adjoint(value):
             continue
         if hasattr(cls, name) and callable(getattr(cls, name)):
             raise Refused(f"the norm of {cls.__name__} is unknown: its method {name} was replaced. {remedy}")
@@ -47,6 +47,13 @@ def require_as_constructed(physics: nn.Module, remedy: str) -> None:
                 f"the norm of {cls.__name__} is unknown: its operator uses {name.lstrip('_')}, a function that was passed "
                 f"or set from outside. {remedy}"
             )
+
+
+def _is_automatic_adjoint(value: object) -> bool:
+    """Made by deepinv.physics.adjoint_function, as Tomography does at its first adjoint."""
+    owner = value.__self__ if isinstance(value, (BuiltinMethodType, MethodType)) else None
+    name = (adjoint_function.__module__, "adjoint_function.<locals>.Adjoint")
+    return isinstance(owner, type) and (owner.__module__, owner.__qualname__) == name
 
 
 def made_by_constructor(value: object, cls: type) -> bool:
