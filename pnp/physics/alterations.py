@@ -14,7 +14,9 @@ from deepinv.physics import LinearPhysics, adjoint_function
 from torch import Tensor, nn
 
 from pnp.bounds import Refused
+from stablenet.rules import require_unaltered
 
+REMEDY = "Pass smoothness=, an upper bound of |A|^2 (a power iteration gives a lower bound, which is not enough)."
 _NOT_THE_OPERATOR = {"noise_model", "sensor_model", "gen"}
 _SETTINGS_OF_SOLVERS = {"max_iter", "tol", "solver", "training", "implicit_backward_solver"}
 _REFRESHED_BY_EVERY_CALL = {
@@ -29,23 +31,22 @@ _REFRESHED_BY_EVERY_CALL = {
 _IGNORED = _NOT_THE_OPERATOR | _SETTINGS_OF_SOLVERS | _REFRESHED_BY_EVERY_CALL
 
 
-def require_as_constructed(physics: nn.Module, remedy: str) -> None:
-    """Refuse an instance whose methods or parts are not those of its class.
+def require_as_constructed(physics: nn.Module) -> None:
+    """Refuse an instance of a class of deepinv whose operator uses functions that no constructor of the class makes.
 
     Raises
     ------
-    Refused : an attribute hides a method of the class, or is a function that no constructor of the class makes.
+    Refused : also what `stablenet.rules.require_unaltered` refuses: replaced methods, hooks, tensors of other classes.
     """
+    require_unaltered(physics, Refused)
     cls = type(physics)
     for name, value in vars(physics).items():
         if name in _NOT_THE_OPERATOR or _is_automatic_adjoint(value):
             continue
-        if hasattr(cls, name) and callable(getattr(cls, name)):
-            raise Refused(f"the norm of {cls.__name__} is unknown: its method {name} was replaced. {remedy}")
         if callable(value) and not made_by_constructor(value, cls):
             raise Refused(
                 f"the norm of {cls.__name__} is unknown: its operator uses {name.lstrip('_')}, a function that was passed "
-                f"or set from outside. {remedy}"
+                f"or set from outside. {REMEDY}"
             )
 
 

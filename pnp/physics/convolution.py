@@ -15,8 +15,9 @@ from deepinv.physics import functional as operations
 from torch import Tensor
 
 from pnp.bounds import Refused
+from pnp.physics.alterations import REMEDY, require_as_constructed
 from pnp.physics.nonnegative import nonnegative_bound
-from pnp.physics.smoothness import REMEDY, Smoothness, at_size, checked, rule
+from pnp.physics.smoothness import Smoothness, at_size, checked, rule
 from stablenet.spectral import convolution_upper_bound
 
 _AT_EVERY_SIZE = ("valid", "circular", "constant", "zeros")
@@ -36,6 +37,7 @@ _CONVOLUTIONS = (  # whether by Fourier transforms, then A and A_adjoint of Blur
 
 @rule(Blur)
 def _blur(physics: Blur) -> Smoothness:
+    require_as_constructed(physics)
     kernel, fourier = checked(physics, "filter"), _uses_fourier(physics)
     _check_padding(physics)
     if fourier and physics.padding == "circular":  # a filter larger than the image is cropped: |h|_1 bounds every part
@@ -46,6 +48,7 @@ def _blur(physics: Blur) -> Smoothness:
 @rule(Downsampling)
 def _downsampling(physics: Downsampling) -> Smoothness:
     """A strided convolution where that is exact; on a torus, whose size s may not divide, |S H| <= |S| |H| = |H|."""
+    require_as_constructed(physics)
     if physics.filter is None:
         return Smoothness(1.0, "keeping one sample of several has norm 1")
     kernel = checked(physics, "filter")
@@ -58,6 +61,7 @@ def _downsampling(physics: Downsampling) -> Smoothness:
 
 @at_size(Blur, Downsampling)
 def _at_size(physics: Blur | Downsampling) -> Callable[[Tensor], Smoothness] | None:
+    require_as_constructed(physics)
     if physics.filter is None:
         return None
     kernel = checked(physics, "filter")

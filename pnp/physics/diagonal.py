@@ -9,18 +9,21 @@ from deepinv.physics import MRI, BlurFFT, DecomposablePhysics, Demosaicing, Deno
 from torch import Tensor
 
 from pnp.bounds import Refused
-from pnp.physics.smoothness import REMEDY, Smoothness, checked, rule
+from pnp.physics.alterations import REMEDY, require_as_constructed
+from pnp.physics.smoothness import Smoothness, checked, rule
 
 
 @rule(Denoising, Inpainting, Demosaicing)
 def _masked(physics: DecomposablePhysics) -> Smoothness:
     """The canonical basis."""
+    require_as_constructed(physics)
     return diagonal(checked(physics, "mask"), slack=0.0)
 
 
 @rule(MRI)
 def _mri(physics: MRI) -> Smoothness:
     """The Fourier basis, in two or three axes; real and imaginary part are two real channels with a mask each."""
+    require_as_constructed(physics)
     return diagonal(checked(physics, "mask"), slack=transform_rounding(physics.mask))
 
 
@@ -31,6 +34,7 @@ def _blur_fft(physics: BlurFFT) -> Smoothness:
     The mask holds the modulus of the filter's transform twice, for the real and the imaginary part, and `angle` its phase.
     Numbers that were written there afterwards belong to no filter, and need not be symmetric.
     """
+    require_as_constructed(physics)
     kernel, mask, size = checked(physics, "filter"), checked(physics, "mask"), tuple(physics.img_size[-2:])
     if kernel.shape[-2] > size[0] or kernel.shape[-1] > size[1]:
         raise Refused(

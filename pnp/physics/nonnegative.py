@@ -15,8 +15,8 @@ from deepinv.physics.functional import IRadon, Radon
 from torch import Tensor
 
 from pnp.bounds import Refused
-from pnp.physics.alterations import require_as_constructed
-from pnp.physics.smoothness import REMEDY, Smoothness, at_size, rule
+from pnp.physics.alterations import REMEDY, require_as_constructed
+from pnp.physics.smoothness import Smoothness, at_size, rule
 
 FLOOR = 1e-3  # of the largest entry of v: a pixel that is hardly seen needs no more
 
@@ -53,11 +53,12 @@ def _tomography(physics: Tomography) -> Callable[[Tensor], Smoothness] | None:
     A line meets at most sqrt(2) W points of 4 pixels each; a pixel is met by at most 9 points of a rotated grid of its
     own spacing. The transpose is taken by automatic differentiation; deepinv's other A_adjoint is not the adjoint.
     """
+    require_as_constructed(physics)
     if physics.fan_beam or not physics.adjoint_via_backprop or (physics.normalize and not float(physics.operator_norm) > 0):
         return None
     if (type(physics.radon), type(physics.iradon)) != (Radon, IRadon):
         return None
-    require_as_constructed(physics.radon, REMEDY)
+    require_as_constructed(physics.radon)
     terms = 4 * (3 * physics.img_width // 2 + 2) + 16 * len(physics.angles)
     reason = "as sums of interpolated pixels along lines have nonnegative weights"
     return lambda example: nonnegative_bound(physics, example, reason, terms=terms)

@@ -14,10 +14,8 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor, nn
 
 from pnp.bounds import Refused
-from pnp.physics.alterations import require_as_constructed
-from pnp.rules import Rules
-
-REMEDY = "Pass smoothness=, an upper bound of |A|^2 (a power iteration gives a lower bound, which is not enough)."
+from pnp.physics.alterations import REMEDY
+from stablenet.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Smoothness:
     convexity_reason: str = "none is known"
 
 
-rule: Rules[Smoothness] = Rules("the norm", Refused, REMEDY)
-at_size: Rules[Callable[[Tensor], Smoothness] | None] = Rules("the norm at one size of image", Refused, REMEDY)
+rule: Rules[Smoothness] = Rules("smoothness rule", Refused, f"its norm is unknown. {REMEDY}")
+at_size: Rules[Callable[[Tensor], Smoothness] | None] = Rules("smoothness rule at one size of image", Refused, REMEDY)
 
 
 def certified_smoothness(physics: LinearPhysics, example: Tensor | None = None) -> Smoothness:
@@ -57,14 +55,12 @@ def certified_smoothness(physics: LinearPhysics, example: Tensor | None = None) 
     Refused : no rule covers the exact class (or its padding), or a method or part of the instance was replaced.
     ValueError : a mask or filter that is missing, not real floating point, or has NaN or infinite values.
     """
-    require_as_constructed(physics, REMEDY)
     bound = at_size.of(physics) if example is not None and at_size.covers(physics) else None
     return rule.of(physics) if bound is None or example is None else bound(example)
 
 
 def smoothness_at_every_size(physics: LinearPhysics) -> Smoothness | None:
     """As `certified_smoothness`, but None where that depends on the size of the images."""
-    require_as_constructed(physics, REMEDY)
     sized = at_size.covers(physics) and at_size.of(physics) is not None
     return None if sized else rule.of(physics)
 
@@ -74,7 +70,7 @@ def checked(physics: nn.Module, name: str) -> Tensor:
     value, owner = getattr(physics, name), type(physics).__name__
     if value is None:
         raise ValueError(f"{owner} has no {name} yet: give it one when it is made")
-    if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
+    if type(value) not in (Tensor, nn.Parameter):
         raise Refused(f"the norm of {owner} is unknown: its {name} is a {type(value).__name__}, not a plain tensor. {REMEDY}")
     if not value.dtype.is_floating_point:
         raise ValueError(f"the {name} of {owner} is {value.dtype}: make it real floating point, {name}.float()")
