@@ -15,7 +15,7 @@ from stablenet.certificate import Certificate, CertificateTree, NotCertified, ce
 from stablenet.enforcement import attach, enforce
 from stablenet.weights import WeightsRefused, load, save
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Certificate",
     "CertificateTree",

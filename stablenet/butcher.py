@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from typing import cast
 
 import numpy as np
 
 from stablenet.rounding import round_up
 
 Number = int | float | Fraction
-Matrix = tuple[tuple[Fraction, ...], ...]
+Row = tuple[Fraction, ...]
+Matrix = tuple[Row, ...]
 
 
 def _fraction(value: Number, where: str) -> Fraction:
@@ -56,10 +58,15 @@ class ButcherTableau:
             raise ValueError(f"a must be {s} x {s} like b, got rows of lengths {[len(row) for row in a]}")
         if any(a[i][j] != 0 for i in range(s) for j in range(i, s)):
             raise ValueError("a must be strictly lower triangular: only explicit methods make a feed-forward block")
-        if abs(sum(b) - 1) > Fraction(1, 10**12):
+        if abs(sum(b, Fraction(0)) - 1) > Fraction(1, 10**12):
             raise ValueError(f"b must sum to 1 (consistency), got {float(sum(b))!r}")
         object.__setattr__(self, "a", a)
         object.__setattr__(self, "b", b)
+
+    @property
+    def exact(self) -> tuple[Matrix, Row]:
+        """(a, b) as the rationals that they are kept as."""
+        return cast(Matrix, self.a), cast(Row, self.b)
 
     @property
     def stages(self) -> int:
@@ -69,7 +76,7 @@ class ButcherTableau:
     @property
     def c(self) -> tuple[Fraction, ...]:
         """Row sums of a."""
-        return tuple(sum(row, Fraction(0)) for row in self.a)
+        return tuple(sum(row, Fraction(0)) for row in self.exact[0])
 
     @cached_property
     def order(self) -> int:
@@ -89,9 +96,9 @@ class ButcherTableau:
         return order
 
     @cached_property
-    def _contractivity(self) -> tuple[Matrix, tuple[Fraction, ...]] | None:
+    def _contractivity(self) -> tuple[Matrix, Row] | None:
         """(M, b) over the stages that count, M = BA + A^T B - b b^T; None when no radius exists."""
-        a, b, s = self.a, self.b, self.stages
+        (a, b), s = self.exact, self.stages
         m = [[b[i] * a[i][j] + b[j] * a[j][i] - b[i] * b[j] for j in range(s)] for i in range(s)]
         if any(x < 0 for x in b):
             return None
@@ -139,7 +146,7 @@ class ButcherTableau:
         z = _checked(z)
         if z == 0:
             return 0.0
-        kappa = _kappa(self, z) if self._contractivity is not None else None
+        kappa = _kappa(self, z)
         if kappa is None:
             raise ValueError(
                 f"a step of {self.name} with z={z:.6g} is not nonexpansive: z must lie in "
@@ -159,23 +166,24 @@ class ButcherTableau:
         exact = Fraction(z)
         if self.stages == 1:
             return round_up(max(Fraction(1), exact - 1))
+        a, b = self.exact
         stage: list[Fraction] = []
-        for row in self.a:
+        for row in a:
             stage.append(exact * (1 + sum((abs(row[j]) * stage[j] for j in range(len(stage))), Fraction(0))))
-        return round_up(1 + sum((abs(x) * k for x, k in zip(self.b, stage, strict=True)), Fraction(0)))
+        return round_up(1 + sum((abs(x) * k for x, k in zip(b, stage, strict=True)), Fraction(0)))
 
     def substeps(self, n: int) -> ButcherTableau:
         """n equal steps of this method written as one method."""
         if n < 1:
             raise ValueError(f"the number of substeps must be at least 1, got {n}")
-        s, zero = self.stages, Fraction(0)
+        (a, b), s, zero = self.exact, self.stages, Fraction(0)
         rows = []
         for step in range(n):
             for i in range(s):
-                done = [x / n for _ in range(step) for x in self.b]
-                here = [x / n for x in self.a[i]]
+                done = [x / n for _ in range(step) for x in b]
+                here = [x / n for x in a[i]]
                 rows.append(done + here + [zero] * (s * (n - step - 1)))
-        return ButcherTableau(rows, [x / n for _ in range(n) for x in self.b], f"{n} x {self.name}")
+        return ButcherTableau(rows, [x / n for _ in range(n) for x in b], f"{n} x {self.name}")
 
 
 def _checked(z: float) -> float:
@@ -187,7 +195,9 @@ def _checked(z: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _kappa(tableau: ButcherTableau, z: float) -> Fraction | None:
-    """kappa of an admissible z, None beyond the circle: exact LDL^T elimination of M + (2/z) B with b."""
+    """kappa of an admissible z, None beyond the circle or without one: exact LDL^T elimination of M + (2/z) B with b."""
+    if tableau._contractivity is None:
+        return None
     m, b = tableau._contractivity
     shift = 2 / Fraction(z)
     rows = [list(row) for row in m]

@@ -132,15 +132,19 @@ def mix(certificates: Sequence[Certificate], weights: Sequence[float]) -> Certif
     exact = [Fraction(w) for w in weights]
     if len(exact) != len(certificates) or not exact:
         raise ValueError(f"{len(certificates)} certificates need as many weights, got {len(exact)}")
-    if min(exact) < 0 or abs(sum(exact) - 1) > Fraction(1, 10**9):
+    if min(exact) < 0 or abs(sum(exact, Fraction(0)) - 1) > Fraction(1, 10**9):
         raise ValueError(f"weights must be >= 0 and sum to 1, got {list(weights)}")
-    total = sum(exact)
+    total = sum(exact, Fraction(0))
     exact = [w / total for w in exact]
-    lipschitz = round_up(sum(w * Fraction(c.lipschitz) for w, c in zip(exact, certificates, strict=True)))
-    if any(c.averagedness is None for c in certificates):
+    lipschitz = round_up(_average(exact, [c.lipschitz for c in certificates]))
+    alphas = [c.averagedness for c in certificates if c.averagedness is not None]
+    if len(alphas) < len(certificates):
         return Certificate(lipschitz)
-    alpha = sum(w * Fraction(c.averagedness) for w, c in zip(exact, certificates, strict=True))
-    return Certificate(lipschitz, min(1.0, round_up(alpha)))
+    return Certificate(lipschitz, min(1.0, round_up(_average(exact, alphas))))
+
+
+def _average(weights: Sequence[Fraction], values: Sequence[float]) -> Fraction:
+    return sum((w * Fraction(value) for w, value in zip(weights, values, strict=True)), Fraction(0))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Source: conjugation E^T T E with E^T E = I keeps averagedness (docs/theorems.md,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,12 +100,12 @@ class _Sort(torch.autograd.Function):
         return torch.maximum(first, second), torch.minimum(first, second)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         first, second = inputs
         ctx.save_for_backward((first >= second).to(first.dtype))
 
     @staticmethod
-    def backward(ctx, largest: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, largest: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
         (kept,) = ctx.saved_tensors  # 0 or 1, at which lerp is exact
         return torch.lerp(smallest, largest, kept), torch.lerp(largest, smallest, kept)
 

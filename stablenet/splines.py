@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class FusedSpline(torch.autograd.Function):
         return compiled(odd_spline)(u, scale, slopes)
 
     @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, scale, slopes = context.saved_tensors
         batch, channels, height, width = grad.shape
         grad = grad.permute(0, 2, 3, 1).reshape(rows.shape)

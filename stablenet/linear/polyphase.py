@@ -29,6 +29,8 @@ class PolyphaseConv2d(nn.Module):
     (batch, 4 inputs, height/2, width/2) -> (batch, 4 outputs, height/2 + 1, width/2 + 1), channels in pixel_unshuffle's order.
     """
 
+    index: Tensor
+
     def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
         super().__init__()
         require_positive(inputs=inputs, outputs=outputs, kernel_size=kernel_size)

@@ -90,7 +90,7 @@ def lower_bound(
     function, default_shape = linear_function.of(module)
     if not (tolerance > 0 and max_iterations > 0):
         raise ValueError(f"tolerance and max_iterations must be > 0, got {tolerance} and {max_iterations}")
-    device = module.weight.device
+    device = next(module.parameters()).device
     if start is None:
         generator = generator or torch.Generator(device).manual_seed(0)
         shape = (1, *(input_shape or default_shape))
