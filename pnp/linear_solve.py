@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-ROUNDING = 50  # the residual itself is known to this many units in the last place of |b|
+ROUNDING = 8  # units in the last place of |b| to which a residual is known
+REACHABLE = 50  # units in the last place of |b| that conjugate gradients reach
 
 
 def per_image(x: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def shifted_solve(
     ----------
     normal : x -> A^T A x, symmetric and positive semidefinite.
     b, start : (batch, ...).
-    accuracy : the error allowed to each image; rounding, `ROUNDING` eps |b|, is always allowed.
+    accuracy : the error allowed to each image; rounding, `REACHABLE` eps |b|, is always allowed.
     budget : applications of `normal`, after which it gives up.
 
     Raises
@@ -39,13 +40,14 @@ def shifted_solve(
         return x + shift * normal(x)
 
     tiny = torch.finfo(b.dtype).tiny
-    target = (ROUNDING * torch.finfo(b.dtype).eps * per_image(b)).clamp(min=accuracy)
+    unit = torch.finfo(b.dtype).eps * per_image(b)
+    target = torch.maximum(REACHABLE * unit, accuracy - ROUNDING * unit)
     p = start
     while True:
         r = direction = b - matrix(p)
         norm = per_image(r)
         if bool((norm <= target).all()):
-            return p, norm
+            return p, norm + ROUNDING * unit
         if budget <= 0 or not bool(torch.isfinite(norm).all()):
             raise RuntimeError(
                 f"the proximal operator reached an error of {float(norm.max()):.3g} where {float(target.max()):.3g} is "

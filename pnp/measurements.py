@@ -71,7 +71,9 @@ def backproject(y: Tensor, physics: LinearPhysics) -> Tensor:
     except Exception as error:
         check_precision(y, physics, None)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"a measurement of shape {tuple(y.shape)} does not fit the physics {name}: {first}") from error
+        raise ValueError(
+            f"a measurement of shape {tuple(y.shape)} does not fit the physics {name}, which says: {first}"
+        ) from error
     if not isinstance(again, Tensor) or again.shape != y.shape:
         measured = tuple(again.shape) if isinstance(again, Tensor) else type(again).__name__
         raise ValueError(

@@ -84,9 +84,13 @@ class Problem:
 
     @property
     def start(self) -> Tensor:
-        """The usual first iterate: the measurement where it is an image of the same size, else A^T y / L."""
+        """The usual first iterate: the measurement where it is an image of that size and scale (L about 1), else A^T y / L."""
         same = type(self.physics) in _KEEPS_THE_IMAGE and self.measurement.shape == self.backprojection.shape
-        return self.measurement if same else self.backprojection / (self.smoothness.value or 1.0)
+        return (
+            self.measurement
+            if same and 0.5 <= self.smoothness.value <= 2
+            else self.backprojection / (self.smoothness.value or 1.0)
+        )
 
     @torch.no_grad()
     def require_unchanged(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import pnp
 from pnp.physics import kernel_norm_bound
-from tests.pnp.physics_inventory import PHYSICS, Case, dense, kernel
+from tests.inventory.physics import PHYSICS, Case, dense, kernel
 
 
 @pytest.mark.parametrize("case", PHYSICS.values(), ids=PHYSICS)
