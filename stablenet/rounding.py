@@ -60,11 +60,25 @@ def eigensolver_margin(size: int, longest: int) -> float:
     return 1e-12 + 64 * (size**1.5 + longest) * UNIT_ROUNDOFF
 
 
-def squarings_margin(size: int, unit: float = UNIT_ROUNDOFF) -> float:
-    """The relative error that a chain of normalized squarings adds to the largest eigenvalue of a (size, size) matrix (N2)."""
-    return 8 * size * (size + 4) * unit
+def row_margin(outputs: int) -> float:
+    """The relative error of the norm of a symbol with one column, a sum of `outputs` squares (N2)."""
+    return 1e-12 + 8 * (outputs + 4) * UNIT_ROUNDOFF
 
 
-def gram_margin(shape: tuple[int, int]) -> float:
-    """The relative error of a singular value whose square went through a Gram product and a chain of squarings (N2)."""
-    return 1e-12 + squarings_margin(min(shape)) + 8 * max(shape) * UNIT_ROUNDOFF
+def cholesky_margin(size: int, unit: float = UNIT_ROUNDOFF) -> float:
+    """By what share of s a matrix G may exceed s I although the Cholesky factorization of s I - G ran to its end (N2).
+
+    |error| <= gamma trace(s I - G) <= gamma n s, gamma = 3 (n + 4) u for complex inner products; 8 u for the diagonal.
+    """
+    return (3 * (size + 4) * size + 8) * 1.01 * unit
+
+
+def interpolation_margin(shape: tuple[int, ...], unit: float = UNIT_ROUNDOFF) -> float:
+    """Of a Gram matrix interpolated from samples of a symbol, as a share of the samples' largest trace and the gain (N2).
+
+    shape (out, in, *taps). In float64: 2 sqrt(K) (16 k + 8) an axis for the phases and sums of the symbol over K taps,
+    4 (out + 4) for the product, 128 k^2 an axis for the tables. In `unit`: 4 k + 8 for the sums of the last axis.
+    """
+    outputs, taps = shape[0], shape[2:]
+    terms = sum(2 * math.sqrt(math.prod(taps)) * (16 * k + 8) + 128 * k * k for k in taps) + 4 * (outputs + 4)
+    return 1.01 * (terms * UNIT_ROUNDOFF + (4 * taps[-1] + 8) * unit)
