@@ -1,22 +1,35 @@
 """Plug-and-play restoration with a convergence theorem that is checked before the first iteration."""
 
-from pnp.algorithms import ADMM, PGD
+from pnp import physics
+from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, CondatVu
 from pnp.bounds import Bound, Refused
-from pnp.denoisers import Channelwise, DeepinvDenoiser, Relaxed, prepare
 from pnp.guarantees import Guarantee
+from pnp.iterating import GuaranteeViolated, Record, iterate
 from pnp.physics import Smoothness, certified_smoothness
-from pnp.planning import Run, plan
+from pnp.planning import Run, Stop, plan
+from pnp.priors import prepare, prior
 from pnp.problem import Problem, pose
-from pnp.solve import GuaranteeViolated, Record, Solution, iterate, solve
+from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain
+from pnp.solving import Solution, solve
+from pnp.wrappers import Channelwise, Clipped, DeepinvDenoiser, Relaxed
 
 __all__ = [
     "ADMM",
+    "DRS",
+    "HQS",
     "PGD",
+    "RED",
+    "Anderson",
     "Bound",
     "Channelwise",
+    "Clipped",
+    "CondatVu",
     "DeepinvDenoiser",
     "Guarantee",
     "GuaranteeViolated",
+    "Halpern",
+    "Overrelaxed",
+    "Plain",
     "Problem",
     "Record",
     "Refused",
@@ -24,10 +37,13 @@ __all__ = [
     "Run",
     "Smoothness",
     "Solution",
+    "Stop",
     "certified_smoothness",
     "iterate",
+    "physics",
     "plan",
     "pose",
     "prepare",
+    "prior",
     "solve",
 ]

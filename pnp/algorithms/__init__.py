@@ -1,7 +1,11 @@
-"""Plug-and-play algorithms: frozen settings with init / step / estimate / guarantee, one family a file."""
+"""Plug-and-play algorithms: frozen settings, an iteration map with its norm, and its theorem, one family a file."""
 
 from pnp.algorithms.admm import ADMM
+from pnp.algorithms.condat_vu import CondatVu
+from pnp.algorithms.drs import DRS
+from pnp.algorithms.hqs import HQS
 from pnp.algorithms.pgd import PGD
-from pnp.algorithms.state import Algorithm, State
+from pnp.algorithms.protocol import Algorithm, Applied, Denoise, Needs
+from pnp.algorithms.red import RED
 
-__all__ = ["ADMM", "PGD", "Algorithm", "State"]
+__all__ = ["ADMM", "DRS", "HQS", "PGD", "RED", "Algorithm", "Applied", "CondatVu", "Denoise", "Needs"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.state import Denoise, State, denoiser_level, largest_step_size
-from pnp.guarantees import Guarantee, largest_relaxation, proximal_gradient
+from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation, smallest
+from pnp.algorithms.strength import denoiser_level, largest_step_size
+from pnp.guarantees import Guarantee, proximal_gradient
+from pnp.points import Point, length
+from pnp.priors import Prior
 from pnp.problem import Problem
-from stablenet.certificate import Certificate
 
 FRACTION_OF_LIMIT = 0.95
 
@@ -29,30 +32,44 @@ class PGD:
 
     step_size: float | None = None
     relaxation: float | None = None
+    needs: ClassVar[Needs] = Needs(frozenset({"gradient"}), Fraction(1), strict=True)
 
-    def settle(self, smoothness: float, certificate: Certificate, noise_level: float, max_noise_level: float) -> PGD:
-        """These settings with every None replaced by a value for which the theorem holds."""
-        step_size, relaxation = self.step_size, self.relaxation
-        if relaxation is None:
-            relaxation = 1.0 if certificate.is_averaged else largest_relaxation(certificate) or 1.0
+    def settle(self, problem: Problem, prior: Prior) -> PGD:
+        relaxation = settled_relaxation("PGD", self.needs, self.relaxation, prior)
+        step_size = self.step_size
         if step_size is None:
-            step_size = min(
-                2 * FRACTION_OF_LIMIT / smoothness if smoothness else math.inf,
-                largest_step_size(relaxation, noise_level, max_noise_level),
+            smoothness = problem.smoothness.value
+            step_size = smallest(
+                *([2 * FRACTION_OF_LIMIT / smoothness] if smoothness else []), largest_step_size(problem, prior, relaxation)
             )
         return replace(self, step_size=step_size, relaxation=relaxation)
 
-    def denoiser_noise_level(self, noise_level: float) -> float:
-        """The sigma given to the denoiser when the caller does not choose one."""
-        return denoiser_level(self.step_size, self.relaxation, noise_level)
+    @property
+    def gamma(self) -> float:
+        return settled(self.step_size)
 
-    def guarantee(self, certificate: Certificate, problem: Problem) -> Guarantee:
-        return proximal_gradient(certificate, problem.smoothness.value, step_size=self.step_size, relaxation=self.relaxation)
+    def denoiser_noise_level(self, problem: Problem) -> float:
+        return denoiser_level(problem, self.gamma, settled(self.relaxation))
 
-    def init(self, problem: Problem, denoise: Denoise, start: Tensor) -> State:
-        return State(start, start, start.new_zeros(len(start)))
+    def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
+        theorem = proximal_gradient(
+            prior.certificate,
+            problem.smoothness.value,
+            step_size=self.gamma,
+            strong_convexity=problem.strong_convexity.value,
+        )
+        return grounded(theorem, problem, prior)
 
-    def step(self, problem: Problem, denoise: Denoise, state: State, *, accuracy: float) -> State:
-        x = state.variable
-        x = denoise(x - self.step_size * problem.gradient(x))
-        return State(x, x, x.new_zeros(len(x)))
+    def start(self, problem: Problem, image: Tensor) -> Point:
+        return (image,)
+
+    def apply(self, problem: Problem, denoise: Denoise, point: Point, *, accuracy: float) -> Applied:
+        (x,) = point
+        x = denoise(x - self.gamma * problem.gradient(x))
+        return Applied((x,), x, x.new_zeros(len(x)))
+
+    def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
+        return point[0]
+
+    def norm(self, problem: Problem, difference: Point) -> Tensor:
+        return length(difference)

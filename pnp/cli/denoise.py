@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pnp.cli import inputs, results
 from pnp.cli.options import Common, find_device, option
 from pnp.cli.progress import reporting
-from pnp.denoisers import prepare
+from pnp.priors import prepare
 from pnp.report import figures
 from stablenet.certificate import certify
 from stablenet.images.photographs import add_noise

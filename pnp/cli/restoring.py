@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from pnp.cli import results
 from pnp.cli.options import Common, Solving
 from pnp.cli.progress import iterations_left, reporting
+from pnp.iterating import Record, iterate
 from pnp.planning import Run, plan
 from pnp.report import figures
 from pnp.scenes.scene import Scene
-from pnp.solve import Record, iterate
 from stablenet.images.reading import Photograph
 
 End = Literal["converged", "not converged", "interrupted"]

@@ -45,11 +45,12 @@ def test_the_shrinkage_of_these_tests_is_firm(denoiser: nn.Module, image: Tensor
     assert attack(lambda v: denoiser(v, LEVEL), image[..., :12, :12].double()) <= 1e-9
 
 
-def test_prepare_evaluates_and_freezes(denoiser: nn.Module) -> None:
+def test_a_prior_is_an_evaluated_and_frozen_copy(denoiser: nn.Module) -> None:
     denoiser.train()
-    pnp.prepare(denoiser, channels=1)
-    assert not denoiser.training
-    assert not any(p.requires_grad for p in denoiser.parameters())
+    prior = pnp.prior(denoiser)
+    assert not prior.module.training
+    assert not any(p.requires_grad for p in prior.module.parameters())
+    assert denoiser.training and all(p.requires_grad for p in denoiser.parameters())
 
 
 def test_the_deepinv_wrapper_stays_evaluated_and_frozen_inside_a_prior(denoiser: nn.Module) -> None:
