@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from stablenet.activations import fuse
 from stablenet.bundled import weights_path
-from stablenet.images.photographs import add_noise, as_image, random_patches
-from stablenet.images.quality import psnr
+from stablenet.evaluation import evaluate
+from stablenet.images.photographs import add_noise, random_patches
 from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
 from stablenet.training.loop import Record, Schedule, fit
 from stablenet.training.records import logged
@@ -104,22 +104,6 @@ def initial(recipe: DenoiserRecipe) -> Denoiser:
     if recipe.start is None:
         return Denoiser(recipe.architecture)
     return load(weights_path(recipe.start), kind="denoiser").grown(recipe.architecture).requires_grad_(True)
-
-
-@torch.inference_mode()
-def evaluate(denoiser: nn.Module, images: Dataset, noise_levels: tuple[float, ...], *, seed: int = 0) -> dict[float, float]:
-    """Mean PSNR in dB over a dataset at each noise level; image k gets the noise of seed + k, the same at any level."""
-    device = next(denoiser.parameters()).device
-    table = {}
-    for level in noise_levels:
-        scores = []
-        for k in range(len(images)):
-            clean = as_image(images[k], denoiser.channels)[None]
-            clean = clean.float() / 255 if clean.dtype == torch.uint8 else clean.float()
-            noisy = add_noise(clean, level, torch.Generator().manual_seed(seed + k))
-            scores.append(psnr(denoiser(noisy.to(device), level).cpu(), clean))
-        table[level] = sum(scores) / len(scores)
-    return table
 
 
 def train(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from stablenet.evaluation import evaluate
 from stablenet.images.photographs import BUNDLED, BundledPhotographs, FolderImages, add_noise, as_image, random_patches
 from stablenet.images.quality import psnr
-from stablenet.training.denoiser import evaluate
 
 
 def generator(seed: int = 0) -> torch.Generator:

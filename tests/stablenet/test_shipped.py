@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 import stablenet
 from stablenet.bundled import available, data_path
+from stablenet.evaluation import evaluate
 from stablenet.images.photographs import BundledPhotographs, FolderImages
-from stablenet.training.denoiser import evaluate
 from stablenet.weights import pretrained, read_card
 from tests.attack import attack
 

@@ -35,8 +35,8 @@ def test_splitting_divides_thresholds_and_composes_anchors():
 
 
 def test_a_trained_network_denoises_as_well_after_growing():
+    from stablenet.evaluation import evaluate
     from stablenet.images.photographs import BundledPhotographs
-    from stablenet.training.denoiser import evaluate
 
     small = pretrained("denoiser-gray-small")
     large = small.grown(replace(small.architecture, blocks=2 * small.architecture.blocks, kernel_size=11))

@@ -1,0 +1,44 @@
+"""`stablenet COMMAND ...`: parse, run, and end with an exit code and at most one line on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from stablenet import __version__
+from stablenet.certificate import NotCertified
+from stablenet.cli.attack import AttackCommand
+from stablenet.cli.certify import Certify
+from stablenet.cli.evaluate import Evaluate
+from stablenet.cli.export import Export
+from stablenet.cli.train import Train, run_training
+
+COMMANDS = {"certify": Certify, "evaluate": Evaluate, "attack": AttackCommand, "export": Export, "train": Train}
+DESCRIPTION = "Networks whose stability is proved: train them, certify them, attack them, export them. `--version` tells it."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Raises
+    ------
+    SystemExit : 2 bad input (one line `error: ...` on standard error), 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments == ["--version"]:
+        import torch
+
+        print(f"stablenet {__version__} (torch {torch.__version__}, Python {sys.version.split()[0]})")
+        return
+    try:
+        if arguments[:1] == ["train"]:
+            return run_training(arguments[1:])
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="stablenet", description=DESCRIPTION, args=arguments).run()
+    except (ValueError, NotCertified, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as stop:
+        print(f"interrupted: {stop or 'files that were being written are left out'}", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,31 @@
+"""`stablenet export`: a network as ONNX or a torch program that needs nothing of this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from stablenet.cli.options import Common
+
+
+@dataclass(frozen=True)
+class Export(Common):
+    """Write a classifier as ONNX or a torch program: images in, logits and certified radii out, nothing else needed."""
+
+    output: tyro.conf.Positional[Path]
+    """A path ending in .onnx or .pt2; a card, its name with .json at the end, goes beside it."""
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu":
+            raise ValueError(
+                f"programs are written for the CPU and run elsewhere when moved there: drop --device {self.device}"
+            )
+
+    def run(self) -> None:
+        """Write the program and its card."""
+        from stablenet.export import card_path, write
+
+        path = write(self.network(kind="classifier"), self.output)
+        print(f"wrote {path} and {card_path(path).name}: outputs are logits and certified l2 radii")
