@@ -19,10 +19,11 @@ from pnp.bounds import Bound, Refused
 from pnp.fidelities import L2
 from pnp.linear_solve import per_image, shifted_solve
 from pnp.measurements import backproject, check_measurement, check_precision, check_range
-from pnp.noise import check_noise_model, checked_noise_level
+from pnp.noise import check_noise_model, check_noise_scale, checked_noise_level
 from pnp.physics import Smoothness, certified_smoothness, smoothness_at_every_size
 from pnp.physics.alterations import Fingerprint
 
+LEAST_SQUARES = L2()
 FORMULA_ROUNDING = 8  # units in the last place that two orthonormal transforms and a division lose
 _KEEPS_THE_IMAGE = (deepinv.physics.Blur, deepinv.physics.BlurFFT, deepinv.physics.Denoising)
 
@@ -103,7 +104,7 @@ class Problem:
         name, changed = type(self.physics).__name__, self.fingerprint.changed(self.physics, self.measurement)
         if changed is None:
             again = self.physics.A_adjoint(self.measurement)
-            allowed = probing.TOLERANCE * float(torch.linalg.vector_norm(self.backprojection))
+            allowed = probing.tolerance(self.measurement) * float(torch.linalg.vector_norm(self.backprojection))
             same = again.shape == self.backprojection.shape
             if same and float(torch.linalg.vector_norm(again - self.backprojection)) <= allowed:
                 return
@@ -116,7 +117,7 @@ class Problem:
 
 @torch.no_grad()
 def pose(
-    y: Tensor, physics: LinearPhysics, *, noise_level: float, fidelity: L2 | None = None, smoothness: float | None = None
+    y: Tensor, physics: LinearPhysics, *, noise_level: float, fidelity: L2 = LEAST_SQUARES, smoothness: float | None = None
 ) -> Problem:
     """Check a measurement and its physics, and bound the constants of the data fidelity that theorems ask for.
 
@@ -125,7 +126,7 @@ def pose(
     y : measurement, (batch, ...), float32 or float64, finite; made from images in [0, 1].
     physics : A, a `deepinv.physics.LinearPhysics`.
     noise_level : standard deviation of the Gaussian noise, for images in [0, 1].
-    fidelity : None is `L2()`.
+    fidelity : g of f(x) = g(Ax).
     smoothness : an upper bound of |A|^2 if you know one; None computes it from the exact class of the physics.
 
     Raises
@@ -139,6 +140,8 @@ def pose(
         raise Refused(
             f"{type(physics).__name__} is not covered: the theorems need a linear physics (deepinv.physics.LinearPhysics)."
         )
+    if not isinstance(fidelity, L2):
+        raise TypeError(f"fidelity must be a pnp.fidelities.L2, got {type(fidelity).__name__}")
     check_measurement(y, physics)
     check_noise_model(physics, noise_level)
     y = y.detach()
@@ -150,36 +153,31 @@ def pose(
     upper = Bound(known.bound, known.reason, "proved" if smoothness is None else "supplied")
     lower = Bound(known.strong_convexity, known.convexity_reason)
     probing.check_bounds(physics, image, upper, lower)
+    check_noise_scale(noise_level, upper.value)
     check_range(y, physics, image)
 
     def gradient(x: Tensor) -> Tensor:
         return physics.A_adjoint_A(x) - image
 
-    exact = known.exact_prox and probing.prox_is_exact(physics, gradient, image, y, known.bound)
-    return Problem(
-        measurement=y,
-        physics=physics,
-        noise_level=noise_level,
-        fidelity=L2() if fidelity is None else fidelity,
-        smoothness=upper,
-        strong_convexity=lower,
-        exact_prox=exact,
-        backprojection=image,
-        tested=_told(type(physics).__name__, upper, exact),
-        fingerprint=Fingerprint.of(physics, y),
-    )
+    exact = known.exact_prox and probing.prox_is_exact(physics, gradient, image, y, upper.value)
+    told, mark = _told(type(physics).__name__, upper, exact), Fingerprint.of(physics, y)
+    return Problem(y, physics, noise_level, fidelity, upper, lower, exact, image, told, mark)
 
 
 def _supplied(smoothness: float) -> Smoothness:
-    if not (math.isfinite(smoothness) and smoothness > 0):
-        raise ValueError(f"smoothness must be finite and positive, got {smoothness}")
-    return Smoothness(float(smoothness), "supplied by the caller")
+    try:
+        value = float(smoothness)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"smoothness must be one number, an upper bound of |A|^2, got {type(smoothness).__name__}") from None
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"smoothness must be finite and positive, got {value}")
+    return Smoothness(value, "supplied by the caller")
 
 
 def _told(name: str, smoothness: Bound, exact_prox: bool) -> tuple[str, ...]:
     told = [f"linearity and adjointness of {name} were tested at random vectors"]
     if smoothness.source == "supplied":
-        told.append(f"smoothness <= {smoothness.value:g}, as supplied, was tested by a short power iteration")
+        told.append(f"smoothness <= {smoothness.value:g}, as supplied, was tested by a short Lanczos iteration")
     if exact_prox:
         told.append(f"the formula of the proximal operator of {name} was tested at random vectors")
     return tuple(told)

@@ -11,6 +11,7 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 import pnp
+from tests.inventory.physics import NOISE_LEVEL, PHYSICS, Case, dense
 
 SIZE = 12
 MASK = (torch.rand(1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) > 0.5).float()
@@ -139,7 +140,9 @@ def _halves(_: Halves) -> pnp.Smoothness:
 def test_a_normal_map_that_is_not_the_product_is_refused_with_both_numbers() -> None:
     assert pose("own", Halves()).smoothness.value == 0.25
     for settings in ({}, {"smoothness": 1.0}):
-        with pytest.raises(pnp.Refused, match=r"A_adjoint_A is not A_adjoint\(A\(...\)\).*differ by [\d.]+, where"):
+        with pytest.raises(
+            pnp.Refused, match=r"A_adjoint_A is not A_adjoint\(A\(...\)\).*differ by [\d.]+ .*where the norm is [\d.]+"
+        ):
             pose("own", Halves(normal=0.26), **settings)
 
 
@@ -149,6 +152,25 @@ def test_a_proximal_formula_that_is_wrong_is_not_used() -> None:
     assert right.exact_prox and not wrong.exact_prox
     assert any("proximal operator" in told for told in right.tested)
     torch.testing.assert_close(wrong.prox(v, 3.0)[0], right.prox(v, 3.0)[0], atol=1e-5, rtol=0)
+
+
+def test_a_physics_that_mixes_the_images_of_a_batch_is_refused() -> None:
+    """The laws of a run are told image by image."""
+    y = torch.rand(2, 1, SIZE, SIZE)
+    mixing = LinearPhysics(A=lambda x: x.roll(1, 0), A_adjoint=lambda y: y.roll(-1, 0))
+    assert pnp.pose(y[:1], mixing, noise_level=0.03, smoothness=1.0).smoothness.value == 1
+    with pytest.raises(pnp.Refused, match="mixes the images of a batch"):
+        pnp.pose(y, mixing, noise_level=0.03, smoothness=1.0)
+
+
+@pytest.mark.parametrize("case", PHYSICS.values(), ids=PHYSICS)
+def test_a_smoothness_that_is_too_small_is_caught(case: Case) -> None:
+    """By 5 percent: a lower bound above the upper bound."""
+    problem = case.pose()
+    exact = float(torch.linalg.matrix_norm(dense(problem.physics.A, case.shape), 2)) ** 2
+    for told in (0.95 * exact, 0.5 * exact):
+        with pytest.raises(pnp.Refused, match=r"not an upper bound of \|A\|\^2.*pass at least [\d.]+, with a margin"):
+            pnp.pose(problem.measurement, problem.physics, noise_level=NOISE_LEVEL, smoothness=told)
 
 
 @pytest.mark.parametrize(("operator", "message"), [(lambda x: x + 0.5, "not linear"), (torch.relu, "not linear")])

@@ -77,6 +77,48 @@ def test_noise_that_agrees_or_says_nothing_passes(noise: NoiseModel | Callable[[
     assert pnp.pose(Y, deepinv.physics.Denoising(), noise_level=0.03).noise_level == 0.03
 
 
+def test_the_users_own_noise_models_are_taken_for_what_they_inherit() -> None:
+    class Mine(NoiseModel):
+        pass
+
+    class Photons(PoissonNoise):
+        pass
+
+    class Bell(GaussianNoise):
+        pass
+
+    pnp.pose(Y, blur(noise_model=Mine()), noise_level=0.03)
+    pnp.pose(Y, blur(noise_model=Bell(0.03)), noise_level=0.03)
+    pnp.pose(Y, blur(noise_model=deepinv.physics.UniformGaussianNoise(0.01, 0.05)), noise_level=0.03)
+    with pytest.raises(pnp.Refused, match="Photons"):
+        pnp.pose(Y, blur(noise_model=Photons()), noise_level=0.03)
+    for noise in (Bell(0.05), deepinv.physics.UniformGaussianNoise(0.05, 0.1)):
+        with pytest.raises(ValueError, match="noise_level=0.03, but BlurFFT says"):
+            pnp.pose(Y, blur(noise_model=noise), noise_level=0.03)
+
+
+def test_noise_is_measured_in_the_units_of_the_measurement() -> None:
+    """The sums of a tomography reach further than the image, and so may their noise."""
+    physics = deepinv.physics.Tomography(angles=8, img_width=12, normalize=False)
+    y = physics.A(Y)
+    limit = float(pnp.pose(y, physics, noise_level=2.0).smoothness.value) ** 0.5
+    assert 5 < limit < 15
+    with pytest.raises(ValueError, match="noise_level=15 is too large"):
+        pnp.pose(y, physics, noise_level=15)
+
+
+@pytest.mark.parametrize(
+    ("smoothness", "error"),
+    [("1", None), (torch.tensor(1.5), None), (math.inf, ValueError), (-1, ValueError), ("one", TypeError), ([1], TypeError)],
+)
+def test_a_supplied_smoothness_is_one_positive_number(smoothness: object, error: type[Exception] | None) -> None:
+    if error is None:
+        assert pnp.pose(Y, blur(), noise_level=0.03, smoothness=smoothness).smoothness.source == "supplied"
+        return
+    with pytest.raises(error, match="smoothness must be"):
+        pnp.pose(Y, blur(), noise_level=0.03, smoothness=smoothness)
+
+
 def test_a_sensor_that_is_not_linear_is_refused() -> None:
     with pytest.raises(pnp.Refused, match="sensor_model"):
         pnp.pose(Y, blur(sensor_model=lambda y: y.clamp(0, 1)), noise_level=0.03)
