@@ -1,4 +1,6 @@
-"""Claim: at equal parameters, data and processor time ours certifies more images than other 1-Lipschitz layers.
+"""Claim: at like parameters, equal data and processor time ours (Euler) certifies more images than other 1-Lipschitz layers.
+
+At every radius of the table, on Fashion-MNIST and on CIFAR-10, with parameters within 7 %; no attack refuted a certificate.
 
 Run: python benchmarks/classification.py fashion-mnist FOLDER --seconds 300 (idx files, train-* and t10k-*), or cifar10 FOLDER
 (mosaics, see mosaics.py: 00-44 for training, 45-49 held out). One thread a network, processor seconds of training, the loss and

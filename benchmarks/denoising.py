@@ -1,4 +1,6 @@
-"""Claim: among denoisers with a proof of nonexpansiveness ours is the best or says by how much it is not.
+"""Claim: ours beats total variation, the other proved denoiser run here, by 0.4 dB; the best one published is 0.07 dB ahead.
+
+Both are nonexpansive by proof; the published one is CRR-NN on BSD68. BM3D, without a proof, is 0.5 dB and more ahead.
 
 Run: python benchmarks/denoising.py --gray FOLDER ... --color FOLDER ... --tune FOLDER (for instance BSD68 and Set12,
 CBSD68, and Set12 again to pick the weight of total variation). Image k gets the noise of seed 1000 s + k for s = 0, 1, 2,

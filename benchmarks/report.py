@@ -26,13 +26,20 @@ def seconds(function: Callable[[], object], repeats: int = 5) -> float:
     return median(times)
 
 
+def processor() -> str:
+    """The processor's name, as "AMD EPYC", or the kind of machine where the system does not tell."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def write(name: str, rows: list[dict[str, object]], folder: Path, *, show: bool = True) -> None:
     """Write folder/name.json and folder/name.md, whole or not at all, and print the rows as a table."""
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_text(row[c]) for c in columns) + " |" for row in rows]
     machine = {
-        "processor": platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
