@@ -5,10 +5,11 @@ Source: rename is atomic, and the system gives back an advisory lock when its ho
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +20,8 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.\w+)?")
 class InUse(ValueError):
     """Raised when another process writes to a folder."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
@@ -26,12 +29,32 @@ def aside(path: Path) -> Iterator[Path]:
 
     The folder is made if it is missing. The suffix stays, since many writers choose their format by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        ours = error.errno in FULL or error.filename in (str(temporary), str(path.parent))
+        if error.errno is None or not ours:
+            raise
+        raise OSError(error.errno, f"cannot write {path.name}, {os.strerror(error.errno)}", str(path)) from None
     finally:
+        _remove(temporary)
+
+
+@contextmanager
+def together(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """As `aside`, for files that belong together: none is renamed before all are written."""
+    folders = [path for path in paths if path.is_dir()]
+    if folders:
+        raise IsADirectoryError(errno.EISDIR, "cannot write, a folder has this name", str(folders[0]))
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(aside(path)) for path in paths)
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # where the folder itself cannot be used, which was said already
         temporary.unlink(missing_ok=True)
 
 
