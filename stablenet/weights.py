@@ -1,4 +1,4 @@
-"""Weights by name: the bytes are checked, the certificate is computed again from the weights, or loading is refused.
+"""Weights with their card: the bytes are checked, the certificate is computed again from the weights, or loading is refused.
 
 Source: certificates are functions of the weights (docs/theorems.md, C7); the card only says what to expect.
 """
@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as short
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from stablenet import cards
 from stablenet.bundled import available, data_path
-from stablenet.certificate import Certificate, CertificateTree, certify
-from stablenet.files import aside
-from stablenet.networks.classifier import Classifier, ClassifierArchitecture
-from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
+from stablenet.certificate import CertificateTree, NotCertified, certify
+from stablenet.entries import OWN_ENTRIES, CardRefused, checked
+from stablenet.files import together
 
-KINDS = {"denoiser": (Denoiser, DenoiserArchitecture), "classifier": (Classifier, ClassifierArchitecture)}
-NOT_IN_CARDS = ("tableau", "policy")
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TRAINING_ONLY = ("power_vector", "directions", "tracked_norm")
 
 
@@ -43,80 +48,121 @@ def pretrained(name: str, *, kind: str | None = None) -> nn.Module:
     WeightsRefused : an unknown name, bytes that do not match the card, or a certificate that no longer holds.
     """
     if name not in available():
-        raise WeightsRefused(f"no weights named {name!r}: available are {', '.join(available()) or 'none'}")
+        raise WeightsRefused(f"no weights named {short(name)}: available are {', '.join(available()) or 'none'}")
     return load(data_path(f"weights/{name}.safetensors"), kind=kind)
 
 
 def load(path: Path | str, *, kind: str | None = None) -> nn.Module:
     """A network from weights saved by `save`, with their card beside them, in evaluation mode, frozen.
 
-    `kind` asks for a "denoiser" or a "classifier" and refuses the other.
+    The network is built in the precision of the file. `kind` asks for a "denoiser" or a "classifier" and refuses the other.
 
     Raises
     ------
-    WeightsRefused : a file is missing or unreadable, its sha256 is not the card's, a weight is NaN or infinite, the
-        certificate computed from the weights is worse than the card's, or it is of another kind.
+    WeightsRefused : a file is missing or unreadable, an entry of the card is not what it must be, the sha256 is not the
+        card's, a weight is NaN or infinite, the certificate computed from the weights is worse than the card's, or the
+        network is of another kind.
     """
     path = Path(path)
     card = read_card(path)
-    found_kind = card.get("kind", "denoiser")
-    if found_kind not in KINDS or (kind is not None and kind != found_kind):
-        raise WeightsRefused(f"{path.name} holds a {found_kind}: needed is a {kind or ' or a '.join(KINDS)}")
+    if card["kind"] not in cards.known() or (kind is not None and kind not in (card["kind"], cards.named(card["kind"]).role)):
+        raise WeightsRefused(f"{path.name} holds a {card['kind']}: needed is a {kind or ' or a '.join(cards.known())}")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if digest != card.get("sha256"):
+    if digest != card["sha256"]:
         raise WeightsRefused(
-            f"{path.name} has sha256 {digest[:16]}..., its card says {str(card.get('sha256'))[:16]}...: the weights were "
-            "changed or damaged; fetch them again, or write them anew with their card (save in stablenet/pretrained.py)"
+            f"{path.name} has sha256 {digest[:16]}..., its card says {card['sha256'][:16]}...: the weights were changed or "
+            "damaged; fetch them again, or write them anew with their card (stablenet.save)"
         )
-    if card.get("format") != FORMAT:
+    if card["format"] not in READ:
         raise WeightsRefused(
-            f"{path.name} has card format {card.get('format')!r}, this version reads {FORMAT}: the same numbers would mean "
-            "another function; train again from the card's recipe"
+            f"{path.name} has card format {card['format']!r}, this version reads {', '.join(map(str, READ))}: the same numbers "
+            "would mean another function; train again from the card's recipe"
         )
     try:
-        tensors = load_tensors(content)
-        network_class, architecture_class = KINDS[found_kind]
-        network = network_class(architecture_class(**card["architecture"]))
-        _fill(network, tensors)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise WeightsRefused(f"{path.name} does not fit its card: {error}") from None
-    network.requires_grad_(False)
-    found, stated = certify(network).certificate, card["certificate"]
-    alpha = stated["averagedness"]
-    holds = _worth_a_card(network, found) and found.lipschitz <= stated["lipschitz"] * (1 + 1e-9)
-    if not (holds and (alpha is None or found.averagedness <= alpha * (1 + 1e-9))):
-        claims = f"lipschitz <= {stated['lipschitz']:.6g}" + ("" if alpha is None else f" and averagedness <= {alpha:.6g}")
-        raise WeightsRefused(
-            f"the certificate of {path.name} no longer holds: its card states {claims}, the weights give {found}; train or "
-            "fetch them again"
-        )
+        network = _filled(card, load_tensors(content))
+        tree = certify(network)
+    except (SafetensorError, NotCertified, KeyError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
+        raise WeightsRefused(f"{path.name} does not fit its card: {error or type(error).__name__}") from None
+    _require_certificate(path.name, card, tree)
     return network
 
 
-def _worth_a_card(network: nn.Module, certificate: Certificate) -> bool:
-    """Denoisers must be averaged; of a classifier any finite constant says something."""
-    return certificate.is_averaged or type(network) is Classifier
+def _require_certificate(name: str, card: dict[str, Any], tree: CertificateTree) -> None:
+    """What the weights give must be at least what the card states."""
+    stated, found = card["certificate"], tree.certificate
+    lipschitz, alpha = stated["lipschitz"], stated["averagedness"]
+    holds = math.isfinite(lipschitz) and found.lipschitz <= lipschitz * (1 + 1e-9)
+    if alpha is not None:
+        holds = holds and math.isfinite(alpha) and found.averagedness is not None
+        holds = holds and found.averagedness <= alpha * (1 + 1e-9)
+    lacks = cards.named(card["kind"]).lacks(tree)
+    if lacks is not None or not holds:
+        claims = f"lipschitz <= {lipschitz:.6g}" + ("" if alpha is None else f" and averagedness <= {alpha:.6g}")
+        raise WeightsRefused(
+            f"the certificate of {name} no longer holds: its card states {claims}, the weights give {found}"
+            + (f" ({lacks})" if lacks else "")
+            + "; train or fetch them again"
+        )
 
 
-def _fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+def _filled(card: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """A network of the card's architecture with these tensors, in their precision."""
+    bad = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise ValueError(f"{', '.join(bad)} hold NaN or infinity")
+    precision = _precision(tensors)
+    longest = max([1, *(side for value in tensors.values() for side in value.shape)])
+    with _at_most(sum(value.numel() for value in tensors.values())), torch.random.fork_rng(devices=[]):
+        network = cards.build(card["kind"], card["architecture"], largest=longest, format=card["format"])
+    network = network.to(precision)
     for module in network.modules():
         module.training = False  # as eval() does, without looking at the norms of the random start
-    missing, unexpected = network.load_state_dict(tensors, strict=False)
-    missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]
+    needed = {key: value.shape for key, value in network.state_dict().items() if not key.endswith(TRAINING_ONLY)}
+    missing, unexpected = sorted(needed.keys() - tensors), sorted(tensors.keys() - needed)
     if missing or unexpected:
-        raise ValueError(f"missing {missing}, unexpected {unexpected}")
+        raise ValueError(f"missing {short(missing)}, unexpected {short(unexpected)}")
+    for key, shape in needed.items():
+        if tensors[key].shape != shape:
+            raise ValueError(f"{key} has shape {tuple(tensors[key].shape)}, the architecture needs {tuple(shape)}")
+    network.load_state_dict(tensors, strict=False)
+    count = sum(p.numel() for p in network.parameters())
+    if card["parameters"] not in (0, count):  # 0: an old card, which does not say
+        raise ValueError(f"parameters is {card['parameters']}, but the network has {count}")
+    return network.requires_grad_(False)
 
 
-def read_card(path: Path | str) -> dict:
+def _precision(tensors: dict[str, Tensor]) -> torch.dtype:
+    found = {value.dtype for value in tensors.values() if value.is_floating_point() or value.is_complex()}
+    if len(found) != 1 or not found <= set(PRECISIONS):
+        names = ", ".join(sorted(str(dtype) for dtype in found)) or "none"
+        raise ValueError(f"the weights must be real floating-point numbers of one precision, got {names}")
+    return found.pop()
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Stop a network from being built that has more parameters than there are numbers to fill it with."""
+    left = [count]
+
+    def spend(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        left[0] -= 0 if parameter is None else parameter.numel()
+        if left[0] < 0:
+            raise CardRefused(f"architecture needs more parameters than the {count} numbers of the weights")
+
+    handle = register_module_parameter_registration_hook(spend)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def read_card(path: Path | str) -> dict[str, Any]:
     """The card beside a weights file: provenance, architecture, recipe, PSNR table, certificate, sha256.
 
     Raises
     ------
-    WeightsRefused : the weights or the card are missing, or the card is no JSON object with the entries needed.
+    WeightsRefused : the weights or the card are missing, or an entry is missing or not what it must be.
     """
     path = Path(path)
     if not path.is_file():
@@ -125,58 +171,67 @@ def read_card(path: Path | str) -> dict:
     if not place.is_file():
         raise WeightsRefused(f"{path.name} has no card: expected {place.name} beside it")
     try:
-        card = json.loads(place.read_text())
-        card["architecture"], card["sha256"]
-        stated = card["certificate"]
-        alpha = None if card.get("kind") == "classifier" else float(stated["averagedness"])
-        card["certificate"] = {"lipschitz": float(stated["lipschitz"]), "averagedness": alpha}
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsRefused(f"the card {place.name} cannot be used: {error!r}") from None
-    return card
+        return checked(json.loads(place.read_text()))
+    except (ValueError, RecursionError) as error:
+        raise WeightsRefused(f"the card {place.name} cannot be used: {error or type(error).__name__}") from None
 
 
-def save(network: Denoiser | Classifier, path: Path | str, **provenance: object) -> CertificateTree:
-    """Write weights and card (PATH.safetensors, PATH.json), each aside and then renamed; returns the certificate.
+def save(network: nn.Module, path: Path | str, **provenance: object) -> CertificateTree:
+    """Write weights and card (PATH.safetensors, PATH.json), both or none; returns the certificate.
 
-    `provenance` (data, recipe, seed, scores, ...) goes into the card as it is and must be JSON.
+    The network is written as it is: one that breaks its constraint is refused, not changed. `provenance` (data, recipe, seed,
+    scores, ...) goes into the card as it is and must be JSON.
 
     Raises
     ------
-    WeightsRefused : a denoiser that is not averaged, so that it has no certificate worth a card, or a tableau or policy
-        that the card would not keep.
+    WeightsRefused : a network whose kind has no card, whose certificate is not worth one, or entries that are no JSON.
+    OSError : the folder cannot be written to, or the disk is full; nothing is left behind then.
     """
-    kind = next((name for name, (network_class, _) in KINDS.items() if type(network) is network_class), None)
-    if kind is None:
-        raise WeightsRefused(f"not saved: a {type(network).__name__} is neither a {' nor a '.join(KINDS)}")
-    standard = KINDS[kind][1]()
-    if network.architecture.tableau != standard.tableau or network.architecture.policy != standard.policy:
-        raise WeightsRefused(
-            f"not saved: cards describe networks with tableau {standard.tableau.name} and policy {standard.policy}, not "
-            f"{network.architecture.tableau.name} and {network.architecture.policy}"
-        )
-    path = Path(path).with_suffix(".safetensors")
+    path = Path(path)
+    path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
     training = network.training
-    network.eval()
-    tree = certify(network)
-    if not _worth_a_card(network, tree.certificate):
-        raise WeightsRefused(f"not saved: the network is not certified averaged ({tree.certificate}); call enforce(model)")
-    content = save_tensors(
-        {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items() if not k.endswith(TRAINING_ONLY)}
-    )
-    values = asdict(network.architecture)
+    try:
+        content, card, tree = _certified(network.eval())
+    finally:
+        network.train(training)
+    text = _with_provenance({"name": path.stem, **card}, provenance)
+    with together(path.with_suffix(".json"), path) as (card_file, weights_file):
+        weights_file.write_bytes(content)
+        card_file.write_text(text)
+    return tree
+
+
+def _certified(network: nn.Module) -> tuple[bytes, dict[str, Any], CertificateTree]:
+    """The tensors as bytes, the card's own entries but its name, and the certificate."""
+    try:
+        described, tree = cards.describe(network), certify(network)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items() if not k.endswith(TRAINING_ONLY)}
+        _precision(tensors)
+    except (NotCertified, ValueError, ArithmeticError) as error:
+        raise WeightsRefused(f"not saved: {error or type(error).__name__}") from None
+    lacks = cards.kinds.of(network).lacks(tree)
+    if lacks is not None:
+        raise WeightsRefused(
+            f"not saved: {lacks} ({tree.certificate}), and saving changes no weights: call "
+            "stablenet.enforce(network, certified=True) first"
+        )
+    content = save_tensors(tensors)
     card = {
-        "name": path.stem,
-        "kind": kind,
+        "kind": described["kind"],
         "format": FORMAT,
-        "architecture": {f.name: values[f.name] for f in fields(standard) if f.name not in NOT_IN_CARDS},
+        "architecture": described["architecture"],
         "certificate": {"lipschitz": tree.lipschitz, "averagedness": tree.averagedness},
         "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(p.numel() for p in network.parameters()),
-        **provenance,
     }
-    text = json.dumps(card, indent=2)
-    for place, data in ((path, content), (path.with_suffix(".json"), text.encode())):
-        with aside(place) as temporary:
-            temporary.write_bytes(data)
-    network.train(training)
-    return tree
+    return content, card, tree
+
+
+def _with_provenance(card: dict[str, Any], provenance: dict[str, object]) -> str:
+    taken = [name for name in provenance if name in OWN_ENTRIES]
+    if taken:
+        raise WeightsRefused(f"not saved: {', '.join(taken)} is written by save itself: choose another name")
+    try:
+        return json.dumps({**card, **provenance}, indent=2)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WeightsRefused(f"not saved: what goes into the card must be JSON: {error}") from None

@@ -13,9 +13,7 @@ import safetensors.torch
 import torch
 
 import stablenet.weights
-from stablenet import tableaus
 from stablenet.bundled import NotBundled, data_path
-from stablenet.enforcement import Step
 from stablenet.networks import Denoiser, DenoiserArchitecture
 from stablenet.weights import WeightsRefused, load, pretrained, read_card, save
 from tests.attack import attack
@@ -222,13 +220,6 @@ def test_expansive_networks_are_not_saved(tmp_path, monkeypatch):
     with pytest.raises(WeightsRefused, match="not certified averaged"):
         save(network, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("change", [{"tableau": tableaus.HEUN}, {"policy": Step()}], ids=str)
-def test_what_a_card_cannot_describe_is_not_saved(tmp_path, change):
-    """Loading would build another function from the same weights."""
-    with pytest.raises(WeightsRefused, match="cards describe networks with tableau Euler"):
-        save(Denoiser(DenoiserArchitecture(features=4, blocks=1, **change)), tmp_path / "a.safetensors")
 
 
 def test_unknown_names_list_what_exists():
