@@ -20,6 +20,7 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.\w+)?")
 class InUse(ValueError):
     """Raised when another process writes to a folder."""
 
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
