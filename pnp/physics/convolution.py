@@ -1,7 +1,7 @@
 """Convolutions: blurs and downsampling, at every size of image, and better on a torus of known size.
 
-Sources: docs/theorems.md, N1 (the sampled symbol at every size), P4 (the torus, where the discrete Fourier transform
-diagonalizes A^T A exactly), P5 (nonnegative filters with reflection or replication at the border).
+Sources: docs/theorems.md, F2 (the sampled symbol at every size), F3 (the torus, where the discrete Fourier transform
+diagonalizes A^T A exactly), F4 (nonnegative filters with reflection or replication at the border).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operators that are diagonal in an orthonormal basis: |A| = max |mask|, and A^T A >= min |mask|^2 (docs/theorems.md, P4)."""
+"""Operators that are diagonal in an orthonormal basis: |A| = max |mask|, and A^T A >= min |mask|^2 (docs/theorems.md, F1)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A certified norm of every operator with nonnegative entries, from its products with a positive image.
 
-Source: [Collatz1942; Wielandt1950], docs/theorems.md, P6. B = A^T A is symmetric and nonnegative; for v > 0 and
+Source: [Collatz1942; Wielandt1950], docs/theorems.md, F4. B = A^T A is symmetric and nonnegative; for v > 0 and
 V = diag(v), |A|^2 = |B| = rho(B) = rho(V^-1 B V) <= |V^-1 B V|_inf = max_i (Bv)_i / v_i.
 """
 

@@ -1,6 +1,6 @@
 """A certified smoothness of f(x) = 1/2 |Ax - y|^2, that is a bound of |A|^2, by one rule per exact physics class.
 
-Source: docs/theorems.md, P4 and P5. deepinv's own `compute_sqnorm` is a power iteration, which is a lower bound: it is
+Source: docs/theorems.md, F1 to F4. deepinv's own `compute_sqnorm` is a power iteration, which is a lower bound: it is
 never used here.
 """
 
