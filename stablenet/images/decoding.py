@@ -6,8 +6,11 @@ and tifffile where it has the codec.
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -57,15 +60,30 @@ def decode(path: Path) -> Samples:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with _quiet():
             header = _header(path)
             samples = _tiff(path) if header[:4] in TIFF else None
             return _picture(path, header) if samples is None else samples
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise many kinds for a damaged file
         reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(f"{path} cannot be read as an image: {reason}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What decoders warn of in a damaged file is told by our error alone."""
+    logs = [logging.getLogger(name) for name in ("tifffile", "PIL")]
+    levels = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _header(path: Path) -> bytes:

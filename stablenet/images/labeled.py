@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stablenet.images.photographs import SUFFIXES, read_picture
+from stablenet.images.photographs import SUFFIXES, as_bytes
+from stablenet.images.reading import read_image
 
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 TORCHVISION = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST")
@@ -122,7 +123,7 @@ def class_folders(root: Path, *, size: int | None = None, channels: int = 3) -> 
         if not paths:
             raise ValueError(f"the class folder {root / name} holds no image: expected files ending in {', '.join(SUFFIXES)}")
         for path in paths:
-            images.append(read_picture(path, channels, size))
+            images.append(as_bytes(read_image(path), channels, size))
             if images[-1].shape != images[0].shape:
                 found, first = tuple(images[-1].shape[1:]), tuple(images[0].shape[1:])
                 raise ValueError(f"{path} is {found[0]} x {found[1]}, the first image {first[0]} x {first[1]}: give a size")

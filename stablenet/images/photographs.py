@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stablenet.images.decoding import InputError
-from stablenet.images.reading import read_image
+from stablenet.images.reading import Photograph, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 BUNDLED = ("astronaut", "coffee", "chelsea", "rocket", "camera", "moon", "brick", "grass", "gravel", "coins")
@@ -69,16 +69,11 @@ def as_image(item: object, channels: int) -> Tensor:
     return _to_channels(item, channels)
 
 
-def read_picture(path: Path, channels: int, size: int | None = None) -> Tensor:
-    """The image in a file as uint8 (channels, height, width); cropped to a square and resized to `size` if given.
-
-    Raises
-    ------
-    InputError : the file cannot be read as an image.
-    """
+def as_bytes(photograph: Photograph, channels: int, size: int | None = None) -> Tensor:
+    """A photograph as uint8 (channels, height, width); cropped to a square and resized to `size` if given."""
     from PIL import Image, ImageOps
 
-    stored = (read_image(path).pixels[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    stored = (photograph.pixels[0].clamp(0, 1) * 255).round().to(torch.uint8)
     picture = Image.fromarray(stored[0].numpy() if len(stored) == 1 else stored.permute(1, 2, 0).contiguous().numpy())
     picture = picture.convert("L" if channels == 1 else "RGB")
     return as_image(picture if size is None else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS), channels)
@@ -91,6 +86,10 @@ class FolderImages(Dataset[Tensor]):
     ----------
     roots : folders, searched recursively; exclude : file names (with suffix) to leave out.
 
+    Attributes
+    ----------
+    notes : what was assumed in reading, such as "c.tif: white is 4095, as the file states".
+
     Raises
     ------
     ValueError : a folder is missing or holds no image; a file cannot be decoded (its path is named).
@@ -98,6 +97,7 @@ class FolderImages(Dataset[Tensor]):
 
     def __init__(self, roots: Sequence[Path | str], *, channels: int = 1, exclude: Sequence[str] = ()) -> None:
         self.images: list[Tensor] = []
+        self.notes: list[str] = []
         for root in map(Path, roots):
             if not root.is_dir():
                 raise ValueError(f"no folder of images at {root}: give an existing folder")
@@ -106,9 +106,11 @@ class FolderImages(Dataset[Tensor]):
                 raise ValueError(f"{root} holds no image: expected files ending in {', '.join(SUFFIXES)}")
             for number, path in enumerate(paths, 1):
                 try:
-                    self.images.append(read_picture(path, channels))
+                    photograph = read_image(path)
                 except InputError as error:
                     raise InputError(f"cannot read the image {number} of {len(paths)} below {root}: {error}") from None
+                self.images.append(as_bytes(photograph, channels))
+                self.notes += [f"{path}: {note}" for note in photograph.notes]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -82,6 +82,22 @@ def test_sixteen_bit_files_keep_their_contrast(tmp_path):
     assert float((image / 255 - torch.from_numpy(ramp.astype(np.float32)) / 65535).abs().max()) < 0.01
 
 
+def test_twelve_bits_in_sixteen_are_told(tmp_path):
+    Image.fromarray(np.full((6, 8), 4095, np.uint16)).save(tmp_path / "dark.png")
+    (note,) = FolderImages([tmp_path]).notes
+    assert "dark.png: 16-bit samples reach 4095 of 65535 only" in note
+
+
+def test_pictures_are_upright_and_without_transparency(tmp_path):
+    """The same decoder as everywhere: a camera's orientation is honored, transparency is white."""
+    picture = Image.fromarray(np.zeros((6, 8, 4), dtype=np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.png", exif=exif)
+    (image,) = FolderImages([tmp_path])
+    assert image.shape == (1, 8, 6) and int(image.min()) == 255
+
+
 def test_bad_folders(tmp_path):
     with pytest.raises(ValueError, match="no folder of images"):
         FolderImages([tmp_path / "absent"])

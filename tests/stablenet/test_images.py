@@ -145,6 +145,25 @@ def test_truncated_images_are_told_by_name(name: str, tmp_path: Path) -> None:
         read_image(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", READABLE)
+def test_damaged_images_are_read_or_told_and_nothing_else_is_said(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bytes of the header changed at random; decoders raise what they like and log what they like."""
+    random = np.random.default_rng(1)
+    READABLE[name][0](tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    for _ in range(30):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        damaged[random.integers(0, min(200, len(data)), 3)] = random.integers(0, 256, 3)
+        (tmp_path / name).write_bytes(damaged.tobytes())
+        try:
+            assert read_image(tmp_path / name).pixels.dtype == torch.float32
+        except InputError as error:
+            assert name in str(error)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_written_images_come_back(channels: int, tmp_path: Path) -> None:
     pixels = torch.from_numpy(COLOR8[..., :channels] / 255).float().permute(2, 0, 1)[None]
