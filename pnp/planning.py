@@ -105,7 +105,7 @@ def plan(
     made = made.relaxed(settled(chosen.relaxation))
     guarantee = scheme.guarantee(chosen.guarantee(problem, made))
     if denoiser_noise_level is None:
-        denoiser_noise_level = chosen.denoiser_noise_level(problem)
+        denoiser_noise_level = chosen.denoiser_noise_level(problem, made)
     denoise = made.at(denoiser_noise_level)
     denoise.rehearse(image)
     return Run(chosen, problem, made, scheme, stop, guarantee, denoise, denoise.noise_level, image)

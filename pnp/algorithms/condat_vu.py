@@ -71,8 +71,8 @@ class CondatVu:
     def sigma(self) -> float:
         return settled(self.dual_step_size)
 
-    def denoiser_noise_level(self, problem: Problem) -> float:
-        return denoiser_level(problem, self.tau, settled(self.relaxation))
+    def denoiser_noise_level(self, problem: Problem, prior: Prior) -> float:
+        return denoiser_level(problem, prior, self.tau, settled(self.relaxation))
 
     def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
         theorem = condat_vu(

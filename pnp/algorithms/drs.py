@@ -42,8 +42,8 @@ class DRS:
     def gamma(self) -> float:
         return settled(self.step_size)
 
-    def denoiser_noise_level(self, problem: Problem) -> float:
-        return denoiser_level(problem, self.gamma, settled(self.relaxation))
+    def denoiser_noise_level(self, problem: Problem, prior: Prior) -> float:
+        return denoiser_level(problem, prior, self.gamma, settled(self.relaxation))
 
     def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
         return theorem("DRS", self.gamma, problem, prior)

@@ -73,7 +73,7 @@ class Algorithm(Protocol):
         """These settings with every None replaced by a value for which the theorem holds."""
         ...
 
-    def denoiser_noise_level(self, problem: Problem) -> float:
+    def denoiser_noise_level(self, problem: Problem, prior: Prior) -> float:
         """The sigma given to the denoiser when the caller does not choose one."""
         ...
 

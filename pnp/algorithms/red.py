@@ -52,8 +52,8 @@ class RED:
     def tau(self) -> float:
         return settled(self.weight)
 
-    def denoiser_noise_level(self, problem: Problem) -> float:
-        return denoiser_level(problem, 1 / self.tau, self.relaxation)
+    def denoiser_noise_level(self, problem: Problem, prior: Prior) -> float:
+        return denoiser_level(problem, prior, 1 / self.tau, self.relaxation)
 
     def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
         theorem = regularization_by_denoising(
