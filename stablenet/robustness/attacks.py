@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stablenet.images.labeled import LabeledImages
-from stablenet.robustness.certification import check_epsilon
+from stablenet.robustness.certification import check_epsilon, in_double
 
 BISECTIONS = 12
 AutoAttackPart = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -117,12 +117,20 @@ def attack(network: nn.Module, images: LabeledImages, settings: Attack = Attack(
         found_by=tuple(name for p in parts for name in p.found_by),
     )
     if radii is not None:
-        _hold(found, radii)
+        _hold(network, images, found, radii.cpu())
     return found
 
 
-def _hold(found: Attacked, radii: Tensor) -> None:
-    broken = (found.distances < radii.cpu()).nonzero()[:, 0].tolist()
+@torch.no_grad()
+def _hold(network: nn.Module, images: LabeledImages, found: Attacked, radii: Tensor) -> None:
+    """Radii speak of the exact network: what an attack found nearer is classified again in float64 before it refutes one."""
+    nearer = (found.distances < radii).nonzero()[:, 0]
+    if not len(nearer):
+        return
+    exact = in_double(network)
+    place = next(exact.parameters())
+    before = exact((images.images[nearer].float() / 255).to(place)).argmax(1).cpu()
+    broken = nearer[exact(found.nearest[nearer].to(place)).argmax(1).cpu() != before].tolist()
     if broken:
         k = broken[0]
         raise CertificateViolated(

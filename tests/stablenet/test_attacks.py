@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from stablenet.bundled import data_path
 from stablenet.cli import main
@@ -77,6 +77,26 @@ def test_a_radius_that_lies_is_refuted(trained, held_out):
     with pytest.raises(CertificateViolated, match="is a bug in the certificate"):
         attack(trained, held_out, QUICK, radii=20 * radii)
     attack(trained, held_out.part(0, 4), QUICK, radii=radii[:4])
+
+
+class Coarse(nn.Module):
+    """Logits (mean - 1/2, 1e-7), the first in float32 only a multiple of 2^-10, so that classes seem to change too early."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = (self.weight * x.flatten(1).mean(1) + 8192) - 8192.5
+        return torch.stack([value, torch.full_like(value, 1e-7)], 1)
+
+
+def test_rounding_refutes_no_radius():
+    images = torch.full((1, 1, 4, 4), 127, dtype=torch.uint8)
+    images.flatten()[:11] += 1  # the mean is 2043 / 4080
+    radius = torch.tensor([(2043 / 4080 - 0.5 - 1e-7) * 4 * 0.999], dtype=torch.float64)
+    found = attack(Coarse().eval(), LabeledImages(images, torch.zeros(1).long(), ("a", "b")), QUICK, radii=radius)
+    assert found.distances < radius, "float32 sees no other class too early: the test tells nothing"
 
 
 def test_autoattack_never_finds_less(trained, held_out, found):
