@@ -100,22 +100,20 @@ def ritz_values(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int = 
     return float(values[0]), float(values[-1])
 
 
-def prox_is_exact(
-    physics: LinearPhysics, gradient: Callable[[Tensor], Tensor], image: Tensor, measurement: Tensor, smoothness: float
-) -> bool:
-    """Whether p = prox_l2(v, y, gamma) satisfies p + gamma grad f(p) = v up to rounding, at random v and several gamma."""
+def prox_is_exact(physics: LinearPhysics, backprojection: Tensor, measurement: Tensor, smoothness: float) -> bool:
+    """Whether p = prox_l2(v, y, gamma) has p + gamma (A^T A p - A^T y) = v up to rounding, at random v and several gamma."""
     generator = torch.Generator(device="cpu").manual_seed(2)
     for step_size in (scale / (smoothness or 1.0) for scale in PROX_STEPS):
-        v = _like(image, generator)
+        v = _like(backprojection, generator)
         try:
             p = physics.prox_l2(v, measurement, step_size)
         except (RuntimeError, ValueError, TypeError, IndexError):  # as for a factor that does not divide the image
             return False
         if p.shape != v.shape or p.dtype != v.dtype:
             return False
-        size = _norm(v) + _norm(p) + step_size * _norm(gradient(torch.zeros_like(v)))
+        size = _norm(v) + _norm(p) + step_size * _norm(backprojection)
         rounding = 100 * torch.finfo(v.dtype).eps * (1 + step_size * smoothness)
-        if not _norm(p + step_size * gradient(p) - v) <= rounding * size:
+        if not _norm(p + step_size * (physics.A_adjoint_A(p) - backprojection) - v) <= rounding * size:
             return False
     return True
 

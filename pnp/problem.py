@@ -155,11 +155,7 @@ def pose(
     probing.check_bounds(physics, image, upper, lower)
     check_noise_scale(noise_level, upper.value)
     check_range(y, physics, image)
-
-    def gradient(x: Tensor) -> Tensor:
-        return physics.A_adjoint_A(x) - image
-
-    exact = known.exact_prox and probing.prox_is_exact(physics, gradient, image, y, upper.value)
+    exact = known.exact_prox and probing.prox_is_exact(physics, image, y, upper.value)
     told, mark = _told(type(physics).__name__, upper, exact), Fingerprint.of(physics, y)
     return Problem(y, physics, noise_level, fidelity, upper, lower, exact, image, told, mark)
 

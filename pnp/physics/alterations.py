@@ -7,6 +7,7 @@ constructors make: a replaced method, a function passed for U or V, or a hook is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 
@@ -116,10 +117,10 @@ def _settings(physics: LinearPhysics) -> Iterator[tuple[str, object]]:
     if type(physics).__module__.split(".")[0] != "deepinv":
         return
     for name, value in vars(physics).items():
-        kept = isinstance(value, (bool, int, float, str, tuple)) or callable(value) or value is None
+        kept = isinstance(value, (bool, int, float, str, tuple, list)) or callable(value) or value is None
         parts = isinstance(value, dict) and value and all(callable(part) for part in value.values())
         if name not in _IGNORED and (kept or parts):
-            yield name, dict(value) if isinstance(value, dict) else value
+            yield name, copy(value) if isinstance(value, (dict, list)) else value
 
 
 def _same(name: str, before: dict[str, object], now: dict[str, object]) -> bool:

@@ -73,7 +73,8 @@ def checked(physics: nn.Module, name: str) -> Tensor:
     if type(value) not in (Tensor, nn.Parameter):
         raise Refused(f"the norm of {owner} is unknown: its {name} is a {type(value).__name__}, not a plain tensor. {REMEDY}")
     if not value.dtype.is_floating_point:
-        raise ValueError(f"the {name} of {owner} is {value.dtype}: make it real floating point, {name}.float()")
+        convert = "its real or imaginary part, or its modulus" if value.is_complex() else f"{name}.float()"
+        raise ValueError(f"the {name} of {owner} is {value.dtype}: make it real floating point, {convert}")
     if value.numel() == 0 or not bool(torch.isfinite(value).all()):
         raise ValueError(f"the {name} of {owner} is empty or has NaN or infinite values")
     return value.detach()
