@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import Tensor
 
 from pnp.cli import inputs, results
 from pnp.cli.options import Common, Solving, find_device, option
 from pnp.cli.restoring import restore
 from pnp.scenes.blur import Boundary, observe, simulate
+from pnp.scenes.scene import Scene
 from stablenet.certificate import certify
 from stablenet.images.decoding import InputError
 
@@ -49,8 +51,7 @@ class Deblur:
         results.check_output(common.output)
         inputs.check_noise_level(self.noise_level)
         device = find_device(common.device)
-        simulated = self.simulate or self.image is None
-        if not simulated and self.kernel is None:
+        if not self._simulated and self.kernel is None:
             raise InputError(
                 f"the blur of {self.image} is unknown: give --kernel (a file, or motion, gaussian, uniform), or "
                 "--simulate to blur the image first"
@@ -59,20 +60,8 @@ class Deblur:
         kernel = inputs.load_kernel(self.kernel or "motion")
         name = self.denoiser or f"{inputs.default_denoiser(photograph.pixels)}-small"  # one pass an iteration: the fast one
         denoiser = inputs.load_denoiser(name)
-        if simulated:
-            scene = simulate(
-                photograph.pixels,
-                kernel,
-                noise_level=self.noise_level,
-                boundary=self.boundary or "circular",
-                seed=common.seed,
-            )
-            print(f"noise        {self.noise_level:g} added, seed {common.seed}")
-        else:
-            scene = observe(photograph.pixels, kernel, boundary=self.boundary or "valid")
-            print(f"noise        {self.noise_level:g} assumed")
         return restore(
-            scene.to(device),
+            self._scene(photograph.pixels, kernel).to(device),
             kernel,
             photograph,
             denoiser.to(device),
@@ -87,3 +76,16 @@ class Deblur:
                 "denoiser": {"name": name, "certificate": str(certify(denoiser).certificate)},
             },
         )
+
+    @property
+    def _simulated(self) -> bool:
+        return self.simulate or self.image is None
+
+    def _scene(self, pixels: Tensor, kernel: Tensor) -> Scene:
+        """The image as it is, or blurred and noisy; prints which."""
+        if not self._simulated:
+            print(f"noise        {self.noise_level:g} assumed")
+            return observe(pixels, kernel, boundary=self.boundary or "valid")
+        boundary, seed = self.boundary or "circular", self.common.seed
+        print(f"noise        {self.noise_level:g} added, seed {seed}")
+        return simulate(pixels, kernel, noise_level=self.noise_level, boundary=boundary, seed=seed)

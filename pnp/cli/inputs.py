@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pnp import kernels
-from pnp.noise import checked_noise_level
+from pnp.noise import check_noise_scale, checked_noise_level
 from stablenet.bundled import data_path
 from stablenet.certificate import certify
 from stablenet.images.decoding import InputError
@@ -16,14 +16,14 @@ from stablenet.weights import load, pretrained
 
 
 def check_noise_level(noise_level: float) -> None:
-    """The check that every problem makes, before any work.
+    """The checks that every problem makes, before any work; the measurement of a command is an image itself, so |A| is 1.
 
     Raises
     ------
     InputError : not in (0, 1].
     """
     try:
-        checked_noise_level(noise_level)
+        check_noise_scale(checked_noise_level(noise_level), smoothness=1.0)
     except ValueError as error:
         raise InputError(f"noise level {noise_level:g}: {error}") from None
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import nn
 
-from pnp.algorithms import ADMM, PGD
+from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, Algorithm, CondatVu
+from pnp.priors import Prior, prior
+from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain, Scheme
+from pnp.wrappers import Clipped
 from stablenet.images.decoding import InputError
 
-ALGORITHMS: dict[str, type[PGD] | type[ADMM]] = {"pgd": PGD, "admm": ADMM}
+ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+    "pgd": PGD,
+    "admm": ADMM,
+    "drs": DRS,
+    "hqs": HQS,
+    "red": RED,
+    "condat-vu": CondatVu,
+}
+
+SCHEMES: dict[str, Callable[[], Scheme[Any]]] = {"plain": Plain, "halpern": Halpern, "anderson": Anderson}
 
 
 def option(metavar: str, unset: str) -> object:
@@ -40,8 +54,16 @@ class Common:
 class Solving:
     """How a scene is restored."""
 
-    algorithm: Literal["pgd", "admm"] = "pgd"
-    """Proximal gradient, or ADMM (Douglas-Rachford)."""
+    algorithm: Literal["pgd", "admm", "drs", "hqs", "red", "condat-vu"] = "pgd"
+    """Proximal gradient, ADMM, Douglas-Rachford, half-quadratic splitting, gradient descent on regularization by
+    denoising, or Condat-Vu."""
+    scheme: Literal["plain", "overrelaxed", "halpern", "anderson"] = "plain"
+    """How the algorithm's map is iterated: as it is, with longer steps, drawn to the start (Halpern), or extrapolated from
+    the last few steps (Anderson)."""
+    factor: Annotated[float | None, option("FLOAT", "halfway to the largest that the theorem takes")] = None
+    """Of the overrelaxed scheme: how much longer its steps are."""
+    prior: Literal["plain", "clipped"] = "plain"
+    """clipped: the denoised image is projected onto [0, 1], with which a fixed point is proved to exist."""
     step_size: Annotated[float | None, option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
     denoiser_noise_level: Annotated[float | None, option("FLOAT", "chosen for the noise level and the step size")] = None
@@ -51,9 +73,26 @@ class Solving:
     max_iterations: int = 1000
     """Give up after this many iterations; the results are written all the same, with exit code 3."""
 
-    def make_algorithm(self) -> PGD | ADMM:
+    def make_algorithm(self) -> Algorithm:
         """The algorithm by its name, with the step size if one was given."""
         return ALGORITHMS[self.algorithm](step_size=self.step_size)
+
+    def make_prior(self, denoiser: nn.Module) -> Prior:
+        """The denoiser made ready, with its result clipped to [0, 1] if that was asked for."""
+        return prior(Clipped(denoiser) if self.prior == "clipped" else denoiser)
+
+    def make_scheme(self, averagedness: float | None) -> Scheme[Any]:
+        """The scheme by its name, for a map of that averagedness.
+
+        Raises
+        ------
+        InputError : a factor for a scheme that has none.
+        """
+        if self.factor is not None and self.scheme != "overrelaxed":
+            raise InputError(f"--factor {self.factor:g} is of --scheme overrelaxed, not of {self.scheme}")
+        if self.scheme == "overrelaxed":
+            return Overrelaxed((1 + 1 / (averagedness or 1)) / 2 if self.factor is None else self.factor)
+        return SCHEMES[self.scheme]()
 
 
 def find_device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,7 +13,8 @@ from pnp.cli import results
 from pnp.cli.options import Common, Solving
 from pnp.cli.progress import iterations_left, reporting
 from pnp.iterating import Record, iterate
-from pnp.planning import Run, plan
+from pnp.planning import Run, Stop, plan
+from pnp.problem import pose
 from pnp.report import figures
 from pnp.scenes.scene import Scene
 from stablenet.images.reading import Photograph
@@ -44,6 +45,12 @@ class Finished:
         """The residuals as they are printed and compared with the tolerance."""
         return self.residuals / self.pixels**0.5
 
+    @property
+    def error_bound(self) -> float | None:
+        """A root mean square that bounds the distance to the fixed point, where the theorem gives one."""
+        bound = self.best.error_bound
+        return None if bound is None else float(bound.max()) / self.pixels**0.5
+
 
 def restore(
     scene: Scene,
@@ -66,17 +73,7 @@ def restore(
     -------
     int : 0 converged, 3 not converged, 130 interrupted; the results are written in each case.
     """
-    run = plan(
-        solving.make_algorithm(),
-        scene.measurement,
-        scene.physics,
-        denoiser,
-        noise_level=noise_level,
-        denoiser_noise_level=solving.denoiser_noise_level,
-        init=scene.start,
-        tolerance=solving.tolerance,
-        max_iterations=solving.max_iterations,
-    )
+    run = _planned(scene, denoiser, noise_level, solving)
     finished = _carry_out(run)
     print(f"guarantee    {run.guarantee}")
     _tell_end(finished, run)
@@ -98,6 +95,20 @@ def restore(
         results.write_residuals(folder / "residuals.csv", finished.root_mean_squares)
         results.write_run(folder / "run.json", {**facts, **_told(run, finished), "psnr": results.decibels(gained)})
     return EXIT_CODES[finished.end]
+
+
+def _planned(scene: Scene, denoiser: nn.Module, noise_level: float, solving: Solving) -> Run:
+    """The run under its theorem; the scheme is settled from the averagedness of the algorithm's map."""
+    run = plan(
+        solving.make_algorithm(),
+        pose(scene.measurement, scene.physics, noise_level=noise_level),
+        solving.make_prior(denoiser),
+        denoiser_noise_level=solving.denoiser_noise_level,
+        stop=Stop(solving.tolerance, solving.max_iterations),
+        start=scene.start,
+    )
+    scheme = solving.make_scheme(run.guarantee.averagedness)
+    return replace(run, scheme=scheme, guarantee=scheme.guarantee(run.guarantee))
 
 
 def _carry_out(run: Run) -> Finished:
@@ -135,6 +146,8 @@ def _tell_end(finished: Finished, run: Run) -> None:
         f"run          {finished.end}: {len(finished.residuals)} iterations in {finished.seconds:.1f} s, residual {last:.2e} "
         f"{sign} tolerance {run.tolerance:g}, denoiser noise level {run.denoiser_noise_level:.4f}"
     )
+    if finished.error_bound is not None:
+        print(f"error        the fixed point is at most {finished.error_bound:.2e} away, as a root mean square")
     if finished.end == "interrupted":
         print(f"stopped      what iteration {finished.best.iteration} had reached is written, exit code 130")
     if finished.end == "not converged":
@@ -150,7 +163,10 @@ def _told(run: Run, finished: Finished) -> dict[str, object]:
         "residual": float(finished.root_mean_squares[-1].max()),
         "tolerance": run.tolerance,
         "seconds": finished.seconds,
+        "error_bound": finished.error_bound,
         "algorithm": repr(run.algorithm),
+        "scheme": repr(run.scheme),
+        "prior": type(run.prior.module).__name__,
         "denoiser_noise_level": run.denoiser_noise_level,
         "guarantee": str(run.guarantee),
         "assumptions": list(run.guarantee.assumptions),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pnp.guarantees import Guarantee
+from pnp.guarantees import Guarantee, Nonincreasing
 from stablenet.files import aside
 
 
@@ -46,7 +46,9 @@ def residual_plot(
     axis.loglog(steps, residuals.cpu().numpy() / scale, color="C0", linewidth=1.8)
     axis.lines[0].set_label("measured residual")
     largest = float(distance.max())
-    label = r"theorem: $\sqrt{\alpha/(1-\alpha)}\;d_0/\sqrt{k}$, $d_0$ to the last iterate"
+    plain = guarantee.watch == Nonincreasing()
+    rate = r"$\sqrt{\alpha/(1-\alpha)}\;d_0/\sqrt{k}$" if plain else "its bound"
+    label = rf"theorem: {rate}, $d_0$ to the last iterate"
     bound = [guarantee.residual_bound(largest, int(k) - 1) / scale for k in steps]
     if np.isfinite(bound).all():
         axis.loglog(steps, bound, color="C3", linestyle="--", label=label)

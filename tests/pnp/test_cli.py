@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,26 @@ def test_a_color_photograph_keeps_its_size(run: object, photograph: Path, algori
     assert read_image(Path("a/b/restored.png")).pixels.shape == expected
 
 
+@pytest.mark.parametrize("algorithm", ["pgd", "admm", "drs", "hqs", "red", "condat-vu"])
+@pytest.mark.parametrize("scheme", ["plain", "overrelaxed", "halpern", "anderson"])
+def test_every_algorithm_runs_under_every_scheme(
+    run: object, photograph: Path, algorithm: str, scheme: str, capsys: pytest.CaptureFixture
+) -> None:
+    """By name; halted early, since convergence is another test's."""
+    with pytest.raises(SystemExit) as caught:
+        run("deblur", photograph, "--simulate", "--algorithm", algorithm, "--scheme", scheme, "--max-iterations", "3")
+    assert caught.value.code == 3
+    facts = json.loads(Path("pnp-output/run.json").read_text())
+    assert facts["algorithm"].lower().startswith(algorithm.replace("-", "")) and facts["scheme"].lower().startswith(scheme)
+
+
+def test_a_clipped_prior_proves_that_a_fixed_point_exists(run: object, capsys: pytest.CaptureFixture) -> None:
+    run("deblur", "--prior", "clipped", "--scheme", "anderson", "--float")
+    printed = capsys.readouterr().out
+    assert "a fixed point exists: " in printed and "assuming a fixed point exists" not in printed
+    assert float(read_image(Path("pnp-output/restored.png")).pixels.min()) >= 0
+
+
 def test_a_photograph_can_be_denoised(run: object, photograph: Path, capsys: pytest.CaptureFixture) -> None:
     run("denoise", photograph, "--simulate", "--noise-level", "0.1")
     assert "PSNR" in capsys.readouterr().out
@@ -71,6 +92,8 @@ BAD = {
     "step size": (("deblur", "--step-size", "2.4"), "PGD with step_size=2.4 is not covered"),
     "negative step": (("deblur", "--step-size", "-1", "--algorithm", "admm"), "finite and positive"),
     "noise level": (("deblur", "--noise-level", "-0.1"), "noise level -0.1"),
+    "factor": (("deblur", "--factor", "1.01"), "--factor 1.01 is of --scheme overrelaxed"),
+    "large factor": (("deblur", "--scheme", "overrelaxed", "--factor", "2.5"), "Overrelaxed with factor=2.5 is not covered"),
     "noise level of 8 bits": (("deblur", "--noise-level", "15"), "noise level 15"),
     "denoise level of 8 bits": (("denoise", "--noise-level", "15"), "noise level 15"),
     "observed level of 8 bits": (("deblur", "photo.png", "--kernel", "uniform", "--noise-level", "15"), "divide by 255"),
