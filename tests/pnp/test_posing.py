@@ -169,6 +169,24 @@ def test_measurements_that_fit_no_physics_are_errors(y: Tensor, message: str) ->
         pnp.pose(y, blur(), noise_level=0.03)
 
 
+def test_a_filter_that_removes_the_mean_may_measure_more_than_a_white_image_gives() -> None:
+    edges = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])[None, None]
+    physics = deepinv.physics.Blur(edges, padding="circular")
+    y = physics.A((Y > 0.5).float())
+    assert float(y.abs().max()) > 2
+    pnp.pose(y, physics, noise_level=0.03)
+    with pytest.raises(ValueError, match="divide 8-bit images by 255"):
+        pnp.pose(255 * y, physics, noise_level=0.03)
+
+
+def test_a_copy_of_a_physics_is_as_good() -> None:
+    for physics in (blur(), deepinv.physics.Blur(KERNEL, padding="circular"), deepinv.physics.Denoising()):
+        assert pnp.pose(Y, physics.clone(), noise_level=0.03).smoothness.value == pytest.approx(1, abs=1e-5)
+    with torch.inference_mode():
+        problem = pnp.pose(Y, blur(), noise_level=0.03)
+        problem.require_unchanged()
+
+
 def test_a_physics_on_another_device_is_an_error() -> None:
     physics = blur()
     physics.mask = physics.mask.to("meta")
