@@ -16,7 +16,7 @@ from stablenet.activations import perspective, smoothness
 from stablenet.butcher import ButcherTableau
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, compose, rule
 from stablenet.enforcement import Schedule
-from stablenet.linear import MAPS, PolyphaseConv2d, in_strips, is_plain
+from stablenet.linear import MAPS, PolyphaseConv2d, in_strips, is_plain, padding_of
 from stablenet.rounding import square_up
 from stablenet.rules import require_unaltered
 
@@ -82,7 +82,7 @@ class Flow(nn.Module):
         rowwise = scale is None or scale.ndim < 2 or scale.shape[-2] == 1
         traced = torch.compiler.is_compiling()  # an exported graph holds for any batch, strips depend on its size
         if x.device.type == "cpu" and rowwise and is_plain(self.linear) and not (torch.is_grad_enabled() or traced):
-            return lambda x: in_strips(x, weight, bias, response)
+            return lambda x: in_strips(x, weight, bias, response, padding=padding_of(self.linear))
         return lambda x: self.linear.adjoint(response(self.linear(x, weight, bias)), size, weight)
 
     def _step(self, x: Tensor, field: Callable[[Tensor], Tensor]) -> Tensor:

@@ -5,7 +5,11 @@ Source: the adjoint of a convolution is the transposed convolution (docs/theorem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +17,25 @@ from torch.nn import functional
 
 from stablenet.linear.convolution import Conv2d
 from stablenet.linear.polyphase import PolyphaseConv2d
+from stablenet.linear.spreading import one_thread_a_kernel, spread
 
 STRIP_SIZE = 2**19
 """Features of a strip in `in_strips`: a few of them fit a core's caches."""
+SHARES = 8
+"""The number of strips is a multiple of it where the rows allow, so that threads get equal parts."""
+
+Progress = Callable[[int, int], None]
+_progress: ContextVar[Progress | None] = ContextVar("progress by strips", default=None)
+
+
+@contextlib.contextmanager
+def progress(callback: Progress) -> Iterator[None]:
+    """Within, `callback(rows done, rows in all)` is called on the calling thread as the strips of each map are done."""
+    token = _progress.set(callback)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
 
 
 def is_plain(linear: nn.Module) -> bool:
@@ -25,18 +45,61 @@ def is_plain(linear: nn.Module) -> bool:
     return type(linear) is Conv2d and linear.stride == linear.dilation == linear.groups == 1 and linear.padding_mode == "zeros"
 
 
-def in_strips(x: Tensor, kernel: Tensor, bias: Tensor | None, function: Callable[[Tensor], Tensor]) -> Tensor:
+def padding_of(linear: Conv2d | PolyphaseConv2d) -> int:
+    """The zeros around an image that a plain map adds, whatever its weight."""
+    return linear.taps // 2 if isinstance(linear, PolyphaseConv2d) else linear.padding
+
+
+def in_strips(x: Tensor, kernel: Tensor, bias: Tensor | None, function: Callable[[Tensor], Tensor], *, padding: int) -> Tensor:
     """A^T f(A x + b), f elementwise, a strip of rows at a time: A x (tens of channels for one of x) is never held as a whole.
 
-    x (batch, inputs, height, width); kernel (outputs, inputs, k, k) of a convolution with stride 1 and k // 2 zeros around.
+    x (batch, inputs, height, width); kernel (outputs, inputs, rows, columns) of a convolution with stride 1 and `padding`
+    zeros around. Strips run on several threads; where they overlap they are added in their order, so that the result does
+    not depend on which ends first.
     """
-    taps, padding = kernel.shape[-1], kernel.shape[-1] // 2
-    wide = functional.pad(x, (0, 0, padding, padding)).contiguous(memory_format=torch.channels_last)
-    result = torch.zeros_like(wide)
-    rows = wide.shape[2] - taps + 1
-    step = max(2, STRIP_SIZE // (len(x) * kernel.shape[0] * x.shape[3]))
-    for top in range(0, rows, step):
-        strip = slice(top, min(top + step, rows) + taps - 1)
-        features = function(functional.conv2d(wide[:, :, strip], kernel, bias, padding=(0, padding)))
-        result[:, :, strip] += functional.conv_transpose2d(features, kernel, padding=(0, padding))
-    return result[:, :, padding : padding + x.shape[2]]
+    with one_thread_a_kernel():
+        wide = functional.pad(x, (0, 0, padding, padding)).contiguous(memory_format=torch.channels_last)
+        taps, rows = kernel.shape[2], wide.shape[2] - kernel.shape[2] + 1
+        tops = _tops(rows, STRIP_SIZE // (len(x) * kernel.shape[0] * x.shape[3]))
+        total = _Total(torch.zeros_like(wide), rows)
+
+        def work(index: int) -> None:
+            strip = slice(tops[index], min(tops[index + 1], rows) + taps - 1)
+            features = function(functional.conv2d(wide[:, :, strip], kernel, bias, padding=(0, padding)))
+            total.add(index, strip, functional.conv_transpose2d(features, kernel, padding=(0, padding)), taps - 1)
+
+        spread(work, len(tops) - 1)
+        total.report(rows)
+    return total.result[:, :, padding : padding + x.shape[2]]
+
+
+def _tops(rows: int, step: int) -> list[int]:
+    """The first row of each strip of at most max(2, step) rows, and the end; the strips are equal up to one row or two."""
+    count = math.ceil(rows / max(2, step))
+    if count > 1:
+        step = math.ceil(rows / (math.ceil(count / SHARES) * SHARES))
+    return [*range(0, rows, max(2, step)), rows]
+
+
+class _Total:
+    """The sum of the strips: each is added when all before it are."""
+
+    def __init__(self, result: Tensor, rows: int) -> None:
+        self.result, self.rows, self.done, self.next = result, rows, 0, 0
+        self.waiting: dict[int, tuple[slice, Tensor]] = {}
+        self.lock, self.caller, self.callback = threading.Lock(), threading.get_ident(), _progress.get()
+
+    def add(self, index: int, strip: slice, part: Tensor, overlap: int) -> None:
+        with self.lock:
+            self.waiting[index] = strip, part
+            while self.next in self.waiting:
+                strip, part = self.waiting.pop(self.next)
+                self.result[:, :, strip] += part
+                self.done, self.next = strip.stop - overlap, self.next + 1
+            done = self.done
+        if done < self.rows and threading.get_ident() == self.caller:
+            self.report(done)
+
+    def report(self, done: int) -> None:
+        if self.callback is not None:
+            self.callback(done, self.rows)

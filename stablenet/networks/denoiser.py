@@ -20,6 +20,7 @@ from stablenet.certificate import IDENTITY, Certificate, CertificateTree, NotCer
 from stablenet.enforcement import Policy, Rescale
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
+from stablenet.linear.spreading import one_thread_a_kernel
 from stablenet.rules import require_unaltered
 from stablenet.tableaus import EULER, ButcherTableau
 
@@ -155,6 +156,12 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         self._check(x)
         levels = self._noise_levels(sigma, x)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+            return self._restored(x, levels)
+        with one_thread_a_kernel():  # the strips of the blocks have the threads
+            return self._restored(x, levels)
+
+    def _restored(self, x: Tensor, levels: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
         weights = self._interpolation(levels)
         origin = self.lift(x - 0.5).contiguous(memory_format=torch.channels_last)
