@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 
 from deepinv.physics import LinearPhysics, adjoint_function
+from deepinv.physics.functional import IRadon, Radon, RampFilter
 from torch import Tensor, nn
 
 from pnp.bounds import Refused
@@ -29,6 +30,7 @@ _REFRESHED_BY_EVERY_CALL = {
     "_auto_grad_adjoint_input_shape",
     "_device_holder",
 }
+_PARTS_OF_DEEPINV = (Radon, IRadon, RampFilter)  # of Tomography, whose rule looks into them
 _IGNORED = _NOT_THE_OPERATOR | _SETTINGS_OF_SOLVERS | _REFRESHED_BY_EVERY_CALL
 
 
@@ -41,8 +43,8 @@ def require_as_constructed(physics: nn.Module) -> None:
     """
     require_unaltered(physics, Refused)
     cls = type(physics)
-    for name, value in vars(physics).items():
-        if name in _NOT_THE_OPERATOR or _is_automatic_adjoint(value):
+    for name, value in (*vars(physics).items(), *physics.named_children()):
+        if name in _NOT_THE_OPERATOR or _is_automatic_adjoint(value) or type(value) in _PARTS_OF_DEEPINV:
             continue
         if callable(value) and not made_by_constructor(value, cls):
             raise Refused(
@@ -110,11 +112,17 @@ def _tensors(physics: LinearPhysics, measurement: Tensor) -> Iterator[tuple[str,
         for name, tensor in named():
             if name.split(".")[0] not in _IGNORED:
                 yield name, tensor
+    if _is_of_deepinv(physics):
+        yield from ((name, value) for name, value in vars(physics).items() if isinstance(value, Tensor))
+
+
+def _is_of_deepinv(physics: LinearPhysics) -> bool:
+    return type(physics).__module__.split(".")[0] == "deepinv"
 
 
 def _settings(physics: LinearPhysics) -> Iterator[tuple[str, object]]:
     """Numbers, words and functions of a physics of deepinv; a user's class may count or remember what it likes."""
-    if type(physics).__module__.split(".")[0] != "deepinv":
+    if not _is_of_deepinv(physics):
         return
     for name, value in vars(physics).items():
         kept = isinstance(value, (bool, int, float, str, tuple, list)) or callable(value) or value is None

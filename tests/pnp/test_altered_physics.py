@@ -8,7 +8,7 @@ import deepinv
 import pytest
 import torch
 from deepinv.physics import LinearPhysics
-from torch import Tensor
+from torch import Tensor, nn
 
 import pnp
 from tests.inventory.physics import NOISE_LEVEL, PHYSICS, Case, dense
@@ -61,6 +61,22 @@ def test_replaced_parts_of_mri_are_refused(attribute: str) -> None:
     setattr(physics, attribute, triple)
     with pytest.raises(pnp.Refused, match=attribute.strip("_")):
         pose("mri", physics)
+
+
+class Triple(nn.Module):
+    """A function that torch registers as a child instead of an attribute."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_modules_passed_or_set_as_parts_are_refused(name: str) -> None:
+    physics = MAKE[name]()
+    physics._U = Triple()
+    for altered in (MAKE[name](V_adjoint=Triple(), V=Triple()), MAKE[name](U=Triple(), U_adjoint=Triple()), physics):
+        with pytest.raises(pnp.Refused, match="passed or set from outside"):
+            pnp.certified_smoothness(altered)
 
 
 @pytest.mark.parametrize("part", ["conv", "conv_transpose"])
