@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pnp.cli import inputs, results
 from pnp.cli.options import Common, find_device, option
-from pnp.cli.progress import reporting
+from pnp.cli.progress import passes, reporting
 from pnp.priors import prepare
 from pnp.report import figures
 from stablenet.certificate import certify
@@ -73,5 +73,10 @@ def _pass(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> tuple[Tenso
     """The denoised image on the CPU, and the seconds that it took."""
     at_level = prepare(denoiser, channels=noisy.shape[1]).at(noise_level)
     with reporting() as reporter, torch.no_grad():
-        denoised = at_level(noisy).cpu()
+
+        def tell(share: float) -> None:
+            reporter.tell(f"{share:.0%} of the pass", share)
+
+        with passes(at_level, noisy, tell):
+            denoised = at_level(noisy).cpu()
         return denoised, reporter.seconds

@@ -8,14 +8,19 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from torch import Tensor
+
+from stablenet.linear.strips import progress
 
 EVERY = 10.0  # seconds between two lines where there is no terminal
+SLOW = 2.0  # seconds from which on a pass of the denoiser is told by its strips
 
 
 def iterations_left(residuals: Sequence[float], tolerance: float, budget: int) -> int:
@@ -74,3 +79,54 @@ def reporting() -> Iterator[Reporter]:
         return
     with reporter.bar:
         yield reporter
+
+
+class Course:
+    """Tells where an iteration stands: after each iteration, and within one that is slow."""
+
+    def __init__(self, reporter: Reporter, tolerance: float, budget: int) -> None:
+        self.reporter, self.tolerance, self.budget = reporter, tolerance, budget
+        self.residuals: list[float] = []
+        self.left = budget
+        self.since = reporter.seconds
+
+    def iterated(self, residual: float) -> None:
+        """One more iteration is done; its residual as a root mean square."""
+        self.residuals.append(residual)
+        self.left = iterations_left(self.residuals, self.tolerance, self.budget)
+        self.since = self.reporter.seconds
+        done = len(self.residuals)
+        self.reporter.tell(f"iteration {done}, residual {residual:.2e}", done / (done + self.left))
+
+    def passing(self, share: float) -> None:
+        """So much of the next iteration's pass of the denoiser is done."""
+        if self.reporter.seconds - self.since < SLOW:
+            return
+        done = len(self.residuals)
+        known = done / (done + self.left) if done >= 4 else 0.0  # before, the budget is all that is known
+        self.reporter.tell(f"iteration {done + 1}, {share:.0%} of the denoiser's pass", known)
+
+
+@contextmanager
+def passes(denoise: Callable[[Tensor], Tensor], image: Tensor, tell: Callable[[float], None]) -> Iterator[None]:
+    """Within, `tell` hears what share of a denoiser's pass over the image is done, as its maps go through their strips.
+
+    How many maps there are is counted on a corner of the image. A denoiser without such maps is silent.
+    """
+    heard = 0
+
+    def count(rows: int, of: int) -> None:
+        nonlocal heard
+        heard += rows == of
+
+    with progress(count), torch.no_grad():
+        denoise(image[..., :32, :32].contiguous())
+    maps, heard = heard, 0
+
+    def follow(rows: int, of: int) -> None:
+        if maps:
+            tell((heard % maps + rows / of) / maps)
+        count(rows, of)
+
+    with progress(follow):
+        yield

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pnp.cli import results
 from pnp.cli.options import Common, Solving
-from pnp.cli.progress import iterations_left, reporting
+from pnp.cli.progress import Course, passes, reporting
 from pnp.iterating import Record, iterate
 from pnp.planning import Run, Stop, plan
 from pnp.problem import pose
@@ -115,21 +115,19 @@ def _carry_out(run: Run) -> Finished:
     """Iterate with signs of life; Ctrl-C ends it with the best iterate, if there is one."""
     pixels = run.start[0].numel()
     residuals: list[Tensor] = []
-    largest: list[float] = []
     best: Record | None = None
     end: End = "not converged"
     with reporting() as reporter:
+        course = Course(reporter, run.tolerance, run.max_iterations)
         try:
-            for record in iterate(run):
-                residuals.append(record.residual)
-                if best is None or bool(record.residual.max() <= best.residual.max()):
-                    best = record
-                largest.append(float(record.residual.max()) / pixels**0.5)
-                left = iterations_left(largest, run.tolerance, run.max_iterations)
-                text = f"iteration {record.iteration}, residual {largest[-1]:.2e}"
-                reporter.tell(text, record.iteration / (record.iteration + left))
-                if bool(record.converged.all()):
-                    end = "converged"
+            with passes(run.denoise, run.start, course.passing):
+                for record in iterate(run):
+                    residuals.append(record.residual)
+                    if best is None or bool(record.residual.max() <= best.residual.max()):
+                        best = record
+                    course.iterated(float(record.residual.max()) / pixels**0.5)
+                    if bool(record.converged.all()):
+                        end = "converged"
         except KeyboardInterrupt:
             if best is None:
                 raise
@@ -146,7 +144,7 @@ def _tell_end(finished: Finished, run: Run) -> None:
         f"run          {finished.end}: {len(finished.residuals)} iterations in {finished.seconds:.1f} s, residual {last:.2e} "
         f"{sign} tolerance {run.tolerance:g}, denoiser noise level {run.denoiser_noise_level:.4f}"
     )
-    if finished.error_bound is not None:
+    if finished.error_bound is not None and finished.error_bound < 1:  # more says nothing of images in [0, 1]
         print(f"error        the fixed point is at most {finished.error_bound:.2e} away, as a root mean square")
     if finished.end == "interrupted":
         print(f"stopped      what iteration {finished.best.iteration} had reached is written, exit code 130")

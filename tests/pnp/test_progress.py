@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+import torch
 
-from pnp.cli.progress import Reporter, duration, iterations_left
+from pnp.cli.progress import Course, Reporter, duration, iterations_left, passes
+from stablenet.networks import Denoiser, DenoiserArchitecture, Symmetrized
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
@@ -38,3 +40,32 @@ def test_lines_come_now_and_then() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (300, "5 min"), (7200, "2.0 h")])
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("symmetrized", [False, True])
+def test_a_pass_is_told_by_its_strips(symmetrized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share rises from one strip to the next and ends at 1, in each pass."""
+    monkeypatch.setattr("stablenet.linear.strips.STRIP_SIZE", 4000)
+    denoiser = Denoiser(DenoiserArchitecture(features=4, kernel_size=3, blocks=2)).eval()
+    denoiser = Symmetrized(denoiser) if symmetrized else denoiser
+    image, shares = torch.rand(1, 1, 90, 80), []
+    with passes(lambda x: denoiser(x, 0.1), image, shares.append), torch.no_grad():
+        for _ in range(2):
+            denoiser(image, 0.1)
+    half = len(shares) // 2
+    assert half > 8 and shares[:half] == shares[half:] and shares[half - 1] == 1
+    assert all(a < b for a, b in zip(shares[: half - 1], shares[1:half], strict=True))
+
+
+def test_a_slow_iteration_is_told_by_its_pass() -> None:
+    stream = io.StringIO()
+    course = Course(Reporter(stream, every=0.0), tolerance=1e-4, budget=50)
+    course.passing(0.1)
+    course.since -= 5
+    course.passing(0.25)
+    course.iterated(0.01)
+    assert stream.getvalue().splitlines()[0] == "iteration 1, 25% of the denoiser's pass"
+    assert stream.getvalue().splitlines()[1].startswith("iteration 1, residual 1.00e-02, about")
+    course.since -= 5
+    course.passing(0.5)
+    assert stream.getvalue().splitlines()[2] == "iteration 2, 50% of the denoiser's pass"
