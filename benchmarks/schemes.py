@@ -1,4 +1,4 @@
-"""Claim: Anderson needs at most a third of the evaluations that the plain iteration needs to restore blurred photographs.
+"""Claim: Anderson deblurs photographs in a third of the plain evaluations at a residual of 1e-6, in 0.4 of them at 1e-4.
 
 `python benchmarks/schemes.py KERNELS.npz IMAGE...` deblurs each image, made gray, behind each kernel of the file, a 9 x 9 mean
 and a Gaussian of deviation 1.6, at noise 0.03, by proximal gradient with the bundled denoiser, and writes how many evaluations
@@ -46,7 +46,12 @@ def scheme_named(name: str, averagedness: float) -> Scheme[Any]:
     """A scheme; over-relaxation as far as its theorem lets it."""
     if name.startswith("anderson"):
         return pnp.Anderson(memory=int(name.split("-")[1]))
-    return {"plain": pnp.Plain(), "halpern": pnp.Halpern(), "over-relaxed": pnp.Overrelaxed(0.999 / averagedness)}[name]
+    known: dict[str, Scheme[Any]] = {
+        "plain": pnp.Plain(),
+        "halpern": pnp.Halpern(),
+        "over-relaxed": pnp.Overrelaxed(0.999 / averagedness),
+    }
+    return known[name]
 
 
 def measure(name: str, problem: pnp.Problem, prior: Any, budget: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -81,20 +86,25 @@ def picture(path: Path, crop: int | None) -> Tensor:
 
 
 def table(cases: list[Case]) -> list[dict[str, object]]:
-    """One row a scheme: means over the cases that all of its runs finished, and the ratio to plain in evaluations."""
+    """One row a scheme: means over the cases, and the median and largest ratio to plain in evaluations."""
     plain = {(c.kernel, c.image): c for c in cases if c.scheme == "plain"}
     rows: list[dict[str, object]] = []
     for scheme in dict.fromkeys(case.scheme for case in cases):
-        mine, row = [case for case in cases if case.scheme == scheme], {"scheme": scheme}
+        mine = [case for case in cases if case.scheme == scheme]
+        row: dict[str, object] = {"scheme": scheme}
         for i, tolerance in enumerate(TOLERANCES):
             counts = [case.evaluations[i] for case in mine]
             ratios = [case.evaluations[i] / plain[case.kernel, case.image].evaluations[i] for case in mine]
-            row[f"evaluations to {tolerance:g}"] = float(np.mean(counts))
-            row[f"seconds to {tolerance:g}"] = float(np.mean([case.seconds[i] for case in mine]))
-            row[f"of plain at {tolerance:g}"] = float(np.median(ratios))
-            row[f"at most at {tolerance:g}"] = max(ratios)
+            row[f"evaluations to {tolerance:g}"] = _finite(float(np.mean(counts)))
+            row[f"seconds to {tolerance:g}"] = _finite(float(np.mean([case.seconds[i] for case in mine])))
+            row[f"of plain at {tolerance:g}"] = _finite(float(np.median(ratios)))
+            row[f"at most at {tolerance:g}"] = _finite(max(ratios))
         rows.append({**row, "runs": len(mine)})
     return rows
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else "budget spent"
 
 
 def main() -> None:

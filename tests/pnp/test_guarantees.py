@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pnp
-from pnp.guarantees import douglas_rachford, down, largest_relaxation, proximal_gradient, up
+from pnp.guarantees import (
+    condat_vu,
+    douglas_rachford,
+    down,
+    half_quadratic,
+    largest_relaxation,
+    proximal_gradient,
+    regularization_by_denoising,
+    up,
+)
 from stablenet.certificate import Certificate
 
 FIRM = Certificate(1.0, 0.5)
@@ -92,3 +101,33 @@ def test_the_rate_bounds_an_averaged_iteration() -> None:
         moved = 0.5 * (x + rotation @ x)
         assert float(torch.linalg.vector_norm(moved - x)) <= guarantee.residual_bound(1.0, k)
         x = moved
+
+
+@given(st.floats(0.0, 0.99), st.floats(1e-3, 1e3))
+def test_half_quadratic_splitting_adds_one(alpha: float, step_size: float) -> None:
+    claimed = half_quadratic(Certificate(1.0, alpha), step_size=step_size).averagedness
+    assert claimed == pytest.approx((alpha / (1 - alpha) + 1) / (alpha / (1 - alpha) + 2), rel=1e-12)
+
+
+@given(st.floats(0.01, 1.0), st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0.01, 0.99))
+def test_red_takes_steps_below_its_end_and_no_others(alpha: float, smoothness: float, weight: float, share: float) -> None:
+    end = 2 / (smoothness + 2 * alpha * weight)
+    settings = {"weight": weight}
+    claimed = regularization_by_denoising(Certificate(1.0, alpha), smoothness, step_size=share * end, **settings)
+    assert claimed.averagedness == pytest.approx(share, rel=1e-12)
+    with pytest.raises(pnp.Refused, match=r"RED with step_size=.*must lie in \(0, "):
+        regularization_by_denoising(Certificate(1.0, alpha), smoothness, step_size=1.000001 * end, **settings)
+
+
+def test_condat_vu_has_two_step_sizes() -> None:
+    claimed = condat_vu(FIRM, 1.0, 1.0, step_size=1.0, dual_step_size=0.25)
+    assert claimed.averagedness == pytest.approx(1 / (2 - 0.5 / 0.75))
+    assert condat_vu(FIRM, 0.0, 4.0, step_size=0.5, dual_step_size=0.5).averagedness == 0.5
+    with pytest.raises(pnp.Refused, match=r"step_size=0.5 and dual_step_size=0.51 .*dual_step_size must lie in \(0, 0.50\]"):
+        condat_vu(FIRM, 0.0, 4.0, step_size=0.5, dual_step_size=0.51)
+    with pytest.raises(pnp.Refused, match=r"dual_step_size must lie in \(0, 0.50\)"):
+        condat_vu(FIRM, 1.0, 1.0, step_size=1.0, dual_step_size=0.5)
+    with pytest.raises(pnp.Refused, match=r"step_size must lie in \(0, 2.00\)"):
+        condat_vu(FIRM, 1.0, 1.0, step_size=2.0, dual_step_size=0.1)
+    with pytest.raises(pnp.Refused, match=r"firmly nonexpansive .*\(0, 0.62[45]"):
+        condat_vu(Certificate(1.0, 0.8), 0.0, 1.0, step_size=1.0, dual_step_size=1.0)
