@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +58,18 @@ def smoothness(activation: nn.Module) -> float:
     return high
 
 
+@runtime_checkable
+class Scaled(Protocol):
+    """An activation that takes a scale itself, faster: perspective(u, scale) is scale sigma(u / scale)."""
+
+    def perspective(self, u: Tensor, scale: Tensor) -> Tensor: ...
+
+
 def perspective(activation: nn.Module, u: Tensor, scale: Tensor | None) -> Tensor:
     """s sigma(u / s): the same slopes, another scale (docs/theorems.md, T5); s > 0 broadcasts against u."""
     if scale is None:
         return activation(u)
-    if isinstance(activation, LinearSpline):
-        return activation(u, scale)
-    return scale * activation(u / scale)
+    return activation.perspective(u, scale) if isinstance(activation, Scaled) else scale * activation(u / scale)
 
 
 SOFTPLUS_THRESHOLD = 36.0
@@ -135,6 +141,9 @@ class LinearSpline(nn.Module):
         """(channels, segments), each in [0, 1]."""
         return torch.sigmoid(self.logits)
 
+    def perspective(self, u: Tensor, scale: Tensor) -> Tensor:
+        return self(u, scale)
+
     def forward(self, u: Tensor, scale: Tensor | None = None) -> Tensor:
         _expect_channels(self, u, len(self.logits))
         values = self.slopes.repeat_interleave(u.shape[1] // len(self.logits), 0)
@@ -151,8 +160,8 @@ class LinearSpline(nn.Module):
 
 def _expect_channels(module: nn.Module, u: Tensor, channels: int) -> None:
     if u.ndim < 2 or u.shape[1] % channels:
-        name = type(module).__name__
-        raise ValueError(f"{name} expects axis 1 to hold {channels} channels (or a multiple), got shape {tuple(u.shape)}")
+        what = f"axis 1 to hold {channels} channels (or a multiple), got shape {tuple(u.shape)}"
+        raise ValueError(f"{type(module).__name__} expects {what}")
 
 
 def fuse(model: nn.Module, enabled: bool = True) -> None:

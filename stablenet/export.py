@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stablenet.blocks import GradientFlow
-from stablenet.blocks.flow import Flow
+from stablenet.blocks.flow import plain_form
 from stablenet.certificate import certify
 from stablenet.files import aside
 from stablenet.networks.classifier import Classifier
@@ -25,22 +24,16 @@ TOLERANCE = 1e-5
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, frozen, each block a `Flow`: no policy, no power iteration, no hook, no buffer of theirs.
+    """A copy in evaluation mode, frozen, each block in its plain form: no policy, nothing that follows a norm, no hook.
 
     Same outputs and same certificate.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is GradientFlow:
-                setattr(parent, name, _bare(child))
-    return _bare(network) if type(network) is GradientFlow else network
-
-
-def _bare(block: GradientFlow) -> Flow:
-    flow = Flow(block.linear, block.activation, block.tableau, block.schedule, bias=block.bias is not None)
-    flow.bias = block.bias
-    return flow.eval().requires_grad_(False)
+            if plain_form.covers(child):
+                setattr(parent, name, plain_form.of(child))
+    return plain_form.of(network) if plain_form.covers(network) else network
 
 
 class WithRadius(nn.Module):

@@ -30,7 +30,6 @@ from stablenet.files import together
 FORMAT = 2
 READ = (1, 2)
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-TRAINING_ONLY = ("power_vector", "directions", "tracked_norm")
 
 
 class WeightsRefused(ValueError):
@@ -115,17 +114,15 @@ def _filled(card: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
     longest = max([1, *(side for value in tensors.values() for side in value.shape)])
     with _at_most(sum(value.numel() for value in tensors.values())), torch.random.fork_rng(devices=[]):
         network = cards.build(card["kind"], card["architecture"], largest=longest, format=card["format"])
-    network = network.to(precision)
-    for module in network.modules():
-        module.training = False  # as eval() does, without looking at the norms of the random start
-    needed = {key: value.shape for key, value in network.state_dict().items() if not key.endswith(TRAINING_ONLY)}
+    network = network.to(precision).eval()
+    needed = {key: value.shape for key, value in network.state_dict().items()}
     missing, unexpected = sorted(needed.keys() - tensors), sorted(tensors.keys() - needed)
     if missing or unexpected:
         raise ValueError(f"missing {short(missing)}, unexpected {short(unexpected)}")
     for key, shape in needed.items():
         if tensors[key].shape != shape:
             raise ValueError(f"{key} has shape {tuple(tensors[key].shape)}, the architecture needs {tuple(shape)}")
-    network.load_state_dict(tensors, strict=False)
+    network.load_state_dict(tensors)
     count = sum(p.numel() for p in network.parameters())
     if card["parameters"] not in (0, count):  # 0: an old card, which does not say
         raise ValueError(f"parameters is {card['parameters']}, but the network has {count}")
@@ -189,11 +186,7 @@ def save(network: nn.Module, path: Path | str, **provenance: object) -> Certific
     """
     path = Path(path)
     path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
-    training = network.training
-    try:
-        content, card, tree = _certified(network.eval())
-    finally:
-        network.train(training)
+    content, card, tree = _certified(network)
     text = _with_provenance({"name": path.stem, **card}, provenance)
     with together(path.with_suffix(".json"), path) as (card_file, weights_file):
         weights_file.write_bytes(content)
@@ -205,7 +198,7 @@ def _certified(network: nn.Module) -> tuple[bytes, dict[str, Any], CertificateTr
     """The tensors as bytes, the card's own entries but its name, and the certificate."""
     try:
         described, tree = cards.describe(network), certify(network)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items() if not k.endswith(TRAINING_ONLY)}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
         _precision(tensors)
     except (NotCertified, ValueError, ArithmeticError) as error:
         raise WeightsRefused(f"not saved: {error or type(error).__name__}") from None

@@ -1,6 +1,6 @@
-"""Gradient-flow blocks: n steps of an explicit Runge-Kutta method for x' = -A^T sigma(A x + b).
+"""Gradient-flow blocks: n steps of an explicit Runge-Kutta method for x' = -A^T sigma(A x + b), kept nonexpansive.
 
-Source: [Sherry2024] for the block, [DahlquistJeltsch1979] for z <= 2 r, docs/theorems.md T1 to T5.
+Source: [Sherry2024] for the block, [DahlquistJeltsch1979] for z <= 2 r, docs/theorems.md T1 to T5, E1.
 """
 
 from __future__ import annotations
@@ -10,34 +10,38 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stablenet import spectral
 from stablenet.activations import smoothness
-from stablenet.blocks.flow import Flow, certify_flow
+from stablenet.blocks.flow import Flow, RungeKutta, certify_flow, plain_form
+from stablenet.blocks.measured import MeasuredNorm
+from stablenet.butcher import ButcherTableau
 from stablenet.certificate import CertificateTree, NotCertified, rule
 from stablenet.enforcement import Policy, Rescale, Schedule, Step, Substeps
-from stablenet.linear import is_plain
-from stablenet.spectral import symbols
-from stablenet.tableaus import EULER, ButcherTableau
+from stablenet.following import FollowedNorm
+from stablenet.linear import WeightedMap
+from stablenet.tableaus import EULER
 
-COLD_ITERATIONS = 50
-SYMBOL_INPUTS = 4
 POLICIES = (Substeps, Step, Rescale)
+ROUNDS = 3
+"""A rescaled weight is rounded to its precision, so that its norm is looked at again, so many times at most."""
 
 
-class GradientFlow(Flow):
+class GradientFlow(RungeKutta):
     """x -> n steps of length h of `tableau` for the field f(x) = -A^T sigma(A x + b); nonexpansive if h L |A|^2 <= 2 r.
+
+    n and h are a function of the weights, read when needed: in evaluation mode by the certified norm, in training mode by the
+    followed one, if `stablenet.enforce` or a training follows it. Weights are changed by `stablenet.enforce` alone.
 
     Parameters
     ----------
-    linear : A, a map of `stablenet.linear` (it has an exact adjoint).
+    linear : A, a map of `stablenet.linear` or registered with its `block_map` (it has an exact adjoint).
     activation : sigma, nondecreasing: torch's ReLU, LeakyReLU (slope in [0, 1]), ELU, Softplus, Tanh, Sigmoid, Hardtanh
-        or `stablenet.activations` Clamp and LinearSpline.
-    tableau : a method with positive circle-contractivity radius r.
+        or `stablenet.activations` Clamp and LinearSpline. Its L is read at construction and by `enforce`.
+    tableau : a method with positive circle-contractivity radius r, read like L.
     time : T = n h, the time to integrate over (the most, under the policy Step).
     policy : Substeps(), Step() or Rescale(): what yields when the norm grows.
     fraction : theta in (0, 1], the share of the admissible z = 2 r that is used.
     bias : whether b is learned (one a channel of A's output) or absent.
-    tolerance, max_iterations : of the warm power iteration that tracks |A| while training.
+    tolerance, max_iterations : of the warm power iteration that follows |A| while training.
 
     Shapes: (batch, inputs, ...) to the same. forward(x, scale) replaces sigma(u) by scale sigma(u / scale); scale > 0
     broadcasts against A x.
@@ -50,7 +54,7 @@ class GradientFlow(Flow):
 
     def __init__(
         self,
-        linear: nn.Module,
+        linear: WeightedMap,
         activation: nn.Module,
         *,
         tableau: ButcherTableau = EULER,
@@ -70,107 +74,104 @@ class GradientFlow(Flow):
             )
         if not (time > 0 and math.isfinite(time)) or not 0 < fraction <= 1:
             raise ValueError(f"time must be positive and fraction in (0, 1], got time={time}, fraction={fraction}")
-        super().__init__(linear, activation, tableau, Schedule(1, 0.0), bias=bias)
+        super().__init__(linear, activation, tableau, bias=bias)
         self.policy, self.time, self.fraction = policy, time, fraction
         self.tolerance, self.max_iterations = tolerance, max_iterations
-        generator = torch.Generator().manual_seed(0)
-        shape = (2, *linear.weight.shape[1:]) if is_plain(linear) else (1, *linear.example_shape)
-        start = torch.randn(shape, generator=generator)
-        self.register_buffer("power_vector", start / start.norm())
-        many = is_plain(linear) and linear.inputs > SYMBOL_INPUTS
-        self.register_buffer("directions", symbols.start(linear.weight, generator) if many else None)
-        self.register_buffer("tracked_norm", torch.zeros((), dtype=torch.float64))
-        self._track(COLD_ITERATIONS)
-        self.register_load_state_dict_post_hook(_refresh)
+        self._read()
+        self.followed: FollowedNorm | None = None
+        self._fixed: Schedule | None = None
+        self._measured = MeasuredNorm()
+
+    def _read(self) -> None:
+        """What the step takes for granted of activation and tableau; `certify` looks at both as they are."""
+        self.slope, self.radius = smoothness(self.activation), self.tableau.circle_contractivity_radius
 
     @property
     def z_max(self) -> float:
         """theta 2 r: the largest h L |A|^2 that the policy lets through (a hair below, for rounding)."""
-        return self.fraction * 2 * min(self.tableau.circle_contractivity_radius, 1e6) * (1 - 1e-9)
+        return self.fraction * 2 * min(self.radius, 1e6) * (1 - 1e-9)
 
-    def enforce(self) -> None:
-        """Let the policy follow the norm: tracked in training mode, certified in evaluation mode."""
-        if self.training:
-            self._track(self.max_iterations)
-        else:
-            self._follow(self.spectral_norm_bound())
+    @property
+    def schedule(self) -> Schedule:
+        """What forward applies. Setting it fixes it, whatever the weights, until the next `enforce`."""
+        if self._fixed is not None:
+            return self._fixed
+        if not self.policy.reads_norm:
+            return self._by_policy(0.0)
+        followed = self.followed if self.training else None
+        return self._by_policy(self._measured.of(self.linear) if followed is None else followed.norm)
 
-    def train(self, mode: bool = True) -> GradientFlow:
-        super().train(mode)
-        if mode:
-            self._track(COLD_ITERATIONS)
-        else:
-            self._follow(self.spectral_norm_bound())
-        return self
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        self._fixed = schedule
+
+    def schedule_in_evaluation(self) -> Schedule:
+        if self._fixed is not None:
+            return self._fixed
+        self._measured.forget()
+        return self._by_policy(self._measured.of(self.linear) if self.policy.reads_norm else 0.0)
+
+    def _by_policy(self, norm: float) -> Schedule:
+        return self.policy.schedule(self.slope * norm * norm, self.z_max, self.time)
+
+    def constrained_parameters(self) -> tuple[nn.Parameter, ...]:
+        """What `enforce` keeps within bounds."""
+        return (self.linear.weight,)
+
+    def follow(self) -> FollowedNorm:
+        """Begin to follow |A| afresh, for training; the weight stays as it is."""
+        self.followed = FollowedNorm(self.linear, tolerance=self.tolerance, max_iterations=self.max_iterations)
+        return self.followed
 
     @torch.no_grad()
-    def _track(self, iterations: int) -> None:
-        if is_plain(self.linear):
-            norm, vector = self._wave(iterations)
-        else:
-            weight, size = self.linear.weight, self.power_vector.shape[2:]
-            norm, vector, _ = spectral.power_iteration(
-                lambda x: self.linear(x, weight),
-                self.power_vector,
-                adjoint=lambda y: self.linear.adjoint(y, size, weight),
-                tolerance=self.tolerance,
-                max_iterations=iterations,
-                previous=float(self.tracked_norm),
-            )
-        if not math.isfinite(norm):
-            raise ValueError("the weights of a gradient-flow block hold NaN or infinity: restore a checkpoint")
-        self.power_vector.copy_(vector)
-        self.tracked_norm.fill_(norm)
-        self._follow(norm)
+    def enforce(self, *, certified: bool = False) -> None:
+        """Bring the weight within what the policy needs: by the followed norm in training mode, or by the certified one.
 
-    def _wave(self, iterations: int) -> tuple[float, Tensor]:
-        """The plane wave that a convolution amplifies most, and by how much: exact for few inputs, followed for many."""
-        if self.directions is None:
-            wave = symbols.peak(self.linear.weight)
-            return float(symbols.gain(self.linear.weight, wave)), wave
-        norm = float(self.tracked_norm)
-        for _ in range(iterations):
-            previous = norm
-            norm, wave, directions = symbols.follow(self.linear.weight, self.directions)
-            self.directions.copy_(directions)
-            if abs(norm - previous) <= self.tolerance * norm:
+        Raises
+        ------
+        ValueError : the weights hold NaN or infinity, or the policy cannot meet its cap.
+        """
+        self._read()
+        self._fixed = None
+        certified = certified or not self.training
+        for _ in range(ROUNDS if certified else 1):
+            norm = self.spectral_norm_bound() if certified else self._followed_norm()
+            self.policy.require(self.slope * norm * norm, self.z_max, self.time)
+            factor = self._by_policy(norm).weight_factor
+            if factor == 1.0:
                 break
-        return norm, wave
+            self.linear.weight.mul_(factor)
+            if self.followed is not None:
+                self.followed.scaled(factor)
 
-    def _kernel(self) -> Tensor:
+    def _followed_norm(self) -> float:
+        if self.followed is None or self.followed.linear is not self.linear:
+            return self.follow().norm
+        return self.followed.update()
+
+    def _weight(self) -> Tensor:
         """The weight; in training, where Rescale holds it at its limit, times 1 with the gradient of |A| / |A|.
 
         So the optimizer sees only the directions that the constraint leaves free (docs/theorems.md, E1).
         """
-        weight = self.linear.weight
-        if not (self.training and torch.is_grad_enabled() and type(self.policy) is Rescale):
+        weight, followed = self.linear.weight, self.followed
+        if followed is None or self.policy.reads_norm or not (self.training and torch.is_grad_enabled()):
             return weight
-        z = self.schedule.step_size * smoothness(self.activation) * float(self.tracked_norm) ** 2
-        if z < 0.999 * self.z_max:
+        if self.schedule.step_size * self.slope * followed.norm**2 < 0.999 * self.z_max:
             return weight
-        if is_plain(self.linear):
-            norm = symbols.gain(weight, self.power_vector)
-        else:
-            norm = self.linear(self.power_vector, weight).norm()
+        norm = followed.gain(weight)
         return weight * (norm.detach() / norm)
 
-    @torch.no_grad()
-    def _follow(self, norm: float) -> None:
-        self.schedule = self.policy.schedule(smoothness(self.activation) * norm * norm, self.z_max, self.time)
-        if self.schedule.weight_factor != 1.0:
-            self.linear.weight.mul_(self.schedule.weight_factor)
-            self.tracked_norm.mul_(self.schedule.weight_factor)
-
     def extra_repr(self) -> str:
-        return f"tableau={self.tableau.name}, policy={self.policy}, fraction={self.fraction}, schedule={self.schedule}"
+        return f"tableau={self.tableau.name}, policy={self.policy}, fraction={self.fraction}, time={self.time}"
 
 
-def _refresh(block: GradientFlow, _: object) -> None:
-    """New weights: the schedule follows them, whatever the mode."""
-    if block.training:
-        block._follow(float(block.tracked_norm))
-    else:
-        block._follow(block.spectral_norm_bound())
+@plain_form(GradientFlow)
+def _plain(block: GradientFlow) -> Flow:
+    schedule = block.schedule_in_evaluation()
+    flow = Flow(block.linear, block.activation, block.tableau, schedule, bias=block.bias is not None)
+    flow.bias = block.bias
+    return flow.train(block.training)
 
 
 @rule(GradientFlow)

@@ -3,8 +3,19 @@
 from stablenet.linear.convolution import Conv1d, Conv2d, Conv3d
 from stablenet.linear.dense import Dense
 from stablenet.linear.polyphase import PolyphaseConv2d
-from stablenet.linear.strips import in_strips, is_plain, padding_of
+from stablenet.linear.protocol import LinearMap, Strips, Tracker, WeightedMap, block_map
+from stablenet.linear.strips import in_strips
 
-MAPS = (Dense, Conv1d, Conv2d, Conv3d, PolyphaseConv2d)
-
-__all__ = ["MAPS", "Conv1d", "Conv2d", "Conv3d", "Dense", "PolyphaseConv2d", "in_strips", "is_plain", "padding_of"]
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "Dense",
+    "LinearMap",
+    "PolyphaseConv2d",
+    "Strips",
+    "Tracker",
+    "WeightedMap",
+    "block_map",
+    "in_strips",
+]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stablenet import spectral
-from stablenet.linear.protocol import in_double, require_positive
+from stablenet.linear.protocol import Strips, Tracker, block_map, in_double, require_positive
+from stablenet.linear.tracking import Power, symbol_tracker
 from stablenet.spectral.bounds import linear_function
 from stablenet.spectral.layers import require_shape
 from stablenet.spectral.power import LinearFunction
@@ -53,26 +54,26 @@ class _Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, *[kernel_size] * self.axes))
         nn.init.normal_(self.weight, std=1 / math.sqrt(inputs // groups * kernel_size**self.axes))
 
-    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        weight = self.weight if weight is None else weight
+    def forward(self, x: Tensor, kernel: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        kernel = self.weight if kernel is None else kernel
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.axes - 1]
         padding = self.padding
         if self.padding_mode == "circular":
             x, padding = functional.pad(x, [padding] * (2 * self.axes), mode="circular"), 0
-        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return convolve(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
-    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
+    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, kernel: Tensor | None = None) -> Tensor:
         """A^T y; `size` is the spatial size of the input of A, needed when stride > 1."""
-        weight = self.weight if weight is None else weight
+        kernel = self.weight if kernel is None else kernel
         transpose = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[self.axes - 1]
         size = list(y.shape[2:]) if size is None and self.stride == 1 else size
         if size is None:
             raise ValueError(f"the adjoint of a convolution with stride={self.stride} needs the size of its input")
         if self.padding_mode == "zeros":
             extra = self._missing(y, size, self.padding)
-            return transpose(y, weight, None, self.stride, self.padding, extra, self.groups, self.dilation)
+            return transpose(y, kernel, None, self.stride, self.padding, extra, self.groups, self.dilation)
         padded = [n + 2 * self.padding for n in size]
-        wide = transpose(y, weight, None, self.stride, 0, self._missing(y, padded, 0), self.groups, self.dilation)
+        wide = transpose(y, kernel, None, self.stride, 0, self._missing(y, padded, 0), self.groups, self.dilation)
         return _fold_circular(wide, self.padding, size)
 
     def _missing(self, y: Tensor, size: Sequence[int], padding: int) -> list[int]:
@@ -84,6 +85,20 @@ class _Convolution(nn.Module):
         """Shape of an input, batch excluded, on which the norm is tracked in training."""
         side = {1: 128, 2: 32, 3: 16}[self.axes]
         return (self.inputs, *[max(side, 2 * self.dilation * self.kernel_size)] * self.axes)
+
+    @property
+    def strips(self) -> Strips | None:
+        plain = self.stride == self.dilation == self.groups == 1 and self.padding_mode == "zeros"
+        return Strips(self.kernel_size, self.padding) if plain and self.axes == 2 else None
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def expand(self, values: Tensor) -> Tensor:
+        return values
+
+    def tracker(self) -> Tracker:
+        return Power(self) if self.strips is None else symbol_tracker(self)
 
 
 class Conv1d(_Convolution):
@@ -113,6 +128,11 @@ def _fold_circular(wide: Tensor, padding: int, size: Sequence[int]) -> Tensor:
             centre.narrow(axis, 0, padding).add_(wide.narrow(axis, padding + n, padding))
         wide = centre
     return wide
+
+
+@block_map(Conv1d, Conv2d, Conv3d)
+def _map(module: _Convolution) -> _Convolution:
+    return module
 
 
 @spectral.bound(Conv1d, Conv2d, Conv3d)

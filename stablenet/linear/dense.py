@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stablenet import spectral
-from stablenet.linear.protocol import in_double, require_positive
+from stablenet.linear.protocol import Tracker, block_map, in_double, require_positive
+from stablenet.linear.tracking import Power
 from stablenet.spectral.bounds import linear_function
 from stablenet.spectral.layers import require_shape
 from stablenet.spectral.power import LinearFunction
@@ -28,16 +29,34 @@ class Dense(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         nn.init.orthogonal_(self.weight)
 
-    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return functional.linear(x, self.weight if weight is None else weight, bias)
+    def forward(self, x: Tensor, kernel: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, self.weight if kernel is None else kernel, bias)
 
-    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
-        return functional.linear(y, (self.weight if weight is None else weight).T)
+    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, kernel: Tensor | None = None) -> Tensor:
+        return functional.linear(y, (self.weight if kernel is None else kernel).T)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape of an input, batch excluded, on which the norm is tracked in training."""
         return (self.inputs,)
+
+    @property
+    def strips(self) -> None:
+        return None
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def expand(self, values: Tensor) -> Tensor:
+        return values
+
+    def tracker(self) -> Tracker:
+        return Power(self)
+
+
+@block_map(Dense)
+def _map(module: Dense) -> Dense:
+    return module
 
 
 @spectral.bound(Dense)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stablenet import spectral
-from stablenet.linear.protocol import in_double, require_positive
+from stablenet.linear.protocol import Strips, Tracker, block_map, in_double, require_positive
+from stablenet.linear.tracking import symbol_tracker
 from stablenet.spectral.bounds import linear_function
 from stablenet.spectral.layers import require_shape
 from stablenet.spectral.power import LinearFunction
@@ -58,17 +59,36 @@ class PolyphaseConv2d(nn.Module):
         )
         return full.contiguous(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return functional.conv2d(x, self.polyphase_weight() if weight is None else weight, bias, padding=self.taps // 2)
+    def kernel(self, weight: Tensor) -> Tensor:
+        return self.polyphase_weight(weight)
 
-    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, weight: Tensor | None = None) -> Tensor:
-        weight = self.polyphase_weight() if weight is None else weight
-        return functional.conv_transpose2d(y, weight, padding=self.taps // 2)
+    def expand(self, values: Tensor) -> Tensor:
+        """One for each of the four phases of an output."""
+        return values.repeat_interleave(4, -1)
+
+    def forward(self, x: Tensor, kernel: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return functional.conv2d(x, self.polyphase_weight() if kernel is None else kernel, bias, padding=self.taps // 2)
+
+    def adjoint(self, y: Tensor, size: Sequence[int] | None = None, kernel: Tensor | None = None) -> Tensor:
+        kernel = self.polyphase_weight() if kernel is None else kernel
+        return functional.conv_transpose2d(y, kernel, padding=self.taps // 2)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape of an input, batch excluded, on which the norm is tracked in training."""
         return (4 * self.inputs, max(16, self.kernel_size), max(16, self.kernel_size))
+
+    @property
+    def strips(self) -> Strips:
+        return Strips(self.taps, self.taps // 2)
+
+    def tracker(self) -> Tracker:
+        return symbol_tracker(self)
+
+
+@block_map(PolyphaseConv2d)
+def _map(module: PolyphaseConv2d) -> PolyphaseConv2d:
+    return module
 
 
 @spectral.bound(PolyphaseConv2d)

@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from stablenet.linear.convolution import Conv2d
-from stablenet.linear.polyphase import PolyphaseConv2d
 from stablenet.linear.spreading import one_thread_a_kernel, spread
 
 STRIP_SIZE = 2**19
@@ -36,18 +34,6 @@ def progress(callback: Progress) -> Iterator[None]:
         yield
     finally:
         _progress.reset(token)
-
-
-def is_plain(linear: nn.Module) -> bool:
-    """Whether a map is a convolution of images with stride 1 and zero padding."""
-    if type(linear) is PolyphaseConv2d:
-        return True
-    return type(linear) is Conv2d and linear.stride == linear.dilation == linear.groups == 1 and linear.padding_mode == "zeros"
-
-
-def padding_of(linear: Conv2d | PolyphaseConv2d) -> int:
-    """The zeros around an image that a plain map adds, whatever its weight."""
-    return linear.taps // 2 if isinstance(linear, PolyphaseConv2d) else linear.padding
 
 
 def in_strips(x: Tensor, kernel: Tensor, bias: Tensor | None, function: Callable[[Tensor], Tensor], *, padding: int) -> Tensor:

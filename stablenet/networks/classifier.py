@@ -186,8 +186,9 @@ class Classifier(nn.Module):
 
     def _block(self, linear: nn.Module) -> GradientFlow:
         a = self.architecture
-        _reflecting(linear)
-        return GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy, max_iterations=1)
+        block = GradientFlow(linear, nn.ReLU(), tableau=a.tableau, policy=a.policy, max_iterations=1)
+        _reflecting(linear, 0.99 * min(2.0, block.z_max))  # certified bounds of convolutions are 0.5 % above the norm
+        return block
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
@@ -229,10 +230,10 @@ class Classifier(nn.Module):
 
 
 @torch.no_grad()
-def _reflecting(linear: nn.Module) -> None:
-    """sqrt(2) times orthonormal rows (of the middle tap): x - A^T relu(A x) then reflects what is active, and loses nothing."""
+def _reflecting(linear: nn.Module, z: float) -> None:
+    """sqrt(z) times orthonormal rows (of the middle tap): near z = 2, x - A^T relu(A x) reflects what is active."""
     weight = linear.weight
-    orthonormal = nn.init.orthogonal_(torch.empty(weight.shape[:2])) * math.sqrt(2)
+    orthonormal = nn.init.orthogonal_(torch.empty(weight.shape[:2])) * math.sqrt(z)
     if weight.ndim == 2:
         weight.copy_(orthonormal)
     else:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stablenet.files import aside
+from stablenet.following import Following
 
 
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -37,17 +38,26 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(
-    path: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, recipe: str
+    path: Path,
+    step: int,
+    model: nn.Module,
+    average: nn.Module,
+    following: Following,
+    optimizer: torch.optim.Optimizer,
+    recipe: str,
 ) -> None:
     """The whole state of a training run after `step` steps; `recipe` is its JSON, checked on resuming."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
+    tensors |= {f"following/{k}": v for k, v in following.tensors().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
     write_atomically(path, tensors, {"step": str(step), "recipe": recipe})
 
 
-def load_checkpoint(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, recipe: str) -> int:
+def load_checkpoint(
+    path: Path, model: nn.Module, average: nn.Module, following: Following, optimizer: torch.optim.Optimizer, recipe: str
+) -> int:
     """Restore a run and return the number of steps done.
 
     Raises
@@ -59,22 +69,16 @@ def load_checkpoint(path: Path, model: nn.Module, average: nn.Module, optimizer:
         theirs, ours = json.loads(metadata.get("recipe", "{}")), json.loads(recipe)
         changed = [k for k in ours if theirs.get(k) != ours[k]]
         raise ValueError(f"{path} was written under another recipe (different: {', '.join(changed)}): use another output")
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "following": {}, "optimizer": {}}
     for key, value in tensors.items():
         group, _, name = key.partition("/")
         groups[group][name] = value
     model.load_state_dict(groups["model"])
-    _copy(groups["average"], average)
+    average.load_state_dict(groups["average"])
+    following.restore(groups["following"])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in groups["optimizer"].items():
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
-
-
-@torch.no_grad()
-def _copy(tensors: dict[str, Tensor], module: nn.Module) -> None:
-    """By value: load_state_dict would let the blocks' policies touch the weights, as no uninterrupted run does."""
-    for key, value in module.state_dict().items():
-        value.copy_(tensors[key])

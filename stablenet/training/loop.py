@@ -17,7 +17,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from stablenet.enforcement import enforce
+from stablenet.enforcement import Enforced, enforce
+from stablenet.following import Following
 from stablenet.training.checkpoint import load_checkpoint, save_checkpoint
 from stablenet.training.optimizers import OPTIMIZERS, build
 
@@ -87,6 +88,8 @@ def fit(
 ) -> Iterator[tuple[Record, nn.Module]]:
     """Train `model`, yielding (record, averaged model) a step; resumes from `checkpoint` when it exists.
 
+    Where the record validates, the model beside it is a copy of the average within its certified constraint.
+
     The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one; with
     `shared_batches` not on the rank either: the loss then takes its device's share of one batch. `half` lets the optimizer
     orthogonalize in bfloat16.
@@ -97,9 +100,10 @@ def fit(
     """
     groups = groups_of(model, schedule.kernel_rate)
     optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=half, evenness=schedule.evenness)
+    following = Following(model.train())
+    enforce(model)
     average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
-    model.train()  # before loading: it looks at the norms afresh, which a resumed run must not
-    done = load_checkpoint(checkpoint, model, average, optimizer, recipe) if checkpoint.exists() else 0
+    done = load_checkpoint(checkpoint, model, average, following, optimizer, recipe) if checkpoint.exists() else 0
     wrapped, optimizer = fabric.setup(model.to(fabric.device), optimizer)
     for step in range(done, schedule.steps):
         rank = () if shared_batches else (fabric.global_rank,)
@@ -116,19 +120,28 @@ def fit(
         enforce(model)
         _average(average, model, min(schedule.average_decay, (1 + step) / (10 + step)))
         last = step + 1 == schedule.steps
-        metrics = {}
+        metrics, shown = {}, average
         if last or (step + 1) % schedule.validate_every == 0:
-            metrics = validation(average.eval())
+            shown = certified(average)
+            metrics = validation(shown)
         if fabric.is_global_zero and (last or (step + 1) % schedule.checkpoint_every == 0):
-            save_checkpoint(checkpoint, step + 1, model, average, fabric_state(optimizer), recipe)
-        yield Record(step + 1, float(value.detach()), schedule.rate(step), metrics), average
+            save_checkpoint(checkpoint, step + 1, model, average, following, fabric_state(optimizer), recipe)
+        yield Record(step + 1, float(value.detach()), schedule.rate(step), metrics), shown
+
+
+def certified(average: nn.Module) -> nn.Module:
+    """A copy within its certified constraint: the running average goes on as if nobody had looked."""
+    shown = copy.deepcopy(average)
+    enforce(shown, certified=True)
+    return shown
 
 
 def groups_of(model: nn.Module, kernel_rate: float) -> list[dict]:
     """Kernels live on a sphere that enforcement sets; what they are measured against moves faster."""
-    named = list(model.named_parameters())
-    kernels = [p for name, p in named if name.endswith("linear.weight")]
-    others = [p for name, p in named if not name.endswith("linear.weight")]
+    blocks = [module for module in model.modules() if isinstance(module, Enforced)]
+    constrained = {id(parameter) for block in blocks for parameter in block.constrained_parameters()}
+    kernels = [p for p in model.parameters() if id(p) in constrained]
+    others = [p for p in model.parameters() if id(p) not in constrained]
     groups = [{"params": kernels, "share": kernel_rate, "orthogonal": True}, {"params": others, "share": 1.0}]
     return [group for group in groups if group["params"]]
 

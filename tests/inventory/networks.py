@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+import stablenet
 from stablenet import tableaus
 from stablenet.enforcement import Step, Substeps
 from stablenet.networks import Classifier, ClassifierArchitecture, Denoiser, DenoiserArchitecture
@@ -50,7 +51,8 @@ def wild_denoiser(architecture: DenoiserArchitecture, seed: int = 0) -> Denoiser
         network.log_scales.add_(torch.randn_like(network.log_scales))
         if network.anchors is not None:
             network.anchors.add_(3 * torch.randn_like(network.anchors) - 2)
-    return network.double().eval()
+    stablenet.enforce(network.double().eval(), certified=True)
+    return network
 
 
 def wild_classifier(architecture: ClassifierArchitecture, seed: int = 0) -> Classifier:
@@ -60,4 +62,5 @@ def wild_classifier(architecture: ClassifierArchitecture, seed: int = 0) -> Clas
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
-    return network.double().eval()
+    stablenet.enforce(network.double().eval(), certified=True)
+    return network

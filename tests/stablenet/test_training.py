@@ -78,7 +78,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(uninterrupted, tmp_path, sto
 
 
 def test_the_constraint_acts_in_this_recipe(uninterrupted):
-    assert float(uninterrupted[0]["model/blocks.0.tracked_norm"]) > 1.4
+    assert float(uninterrupted[0]["following/blocks.0/norm"]) > 1.4
+
+
+def test_looking_more_often_changes_no_bit(uninterrupted, tmp_path):
+    """Validation works on a certified copy: weights, average and optimizer do not depend on how often one looks."""
+    for every in (1, 5):
+        schedule = replace(recipe().schedule, validate_every=every)
+        assert_same(run(tmp_path / str(every), schedule=schedule)[0], uninterrupted[0])
 
 
 def test_a_second_run_of_the_same_seed_is_the_same_and_of_another_is_not(uninterrupted, tmp_path):

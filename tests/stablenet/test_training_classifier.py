@@ -104,7 +104,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     two = read(tmp_path / "two" / "checkpoint.safetensors")[0]
     assert one.keys() == two.keys()
     for key, value in one.items():
-        if key.startswith(("model/", "average/")) and not key.endswith(("power_vector", "directions")):
+        if key.startswith(("model/", "average/")):
             torch.testing.assert_close(two[key], value, rtol=2e-4, atol=2e-5)
     assert not torch.equal(one["model/head.weight"], torch.zeros_like(one["model/head.weight"]))
 

@@ -52,7 +52,7 @@ def test_scaling_a_weight_at_its_limit_has_no_slope(name):
     block = GradientFlow(MAPS[name](), nn.Tanh(), policy=Rescale(), bias=False).double()
     with torch.no_grad():
         block.linear.weight.mul_(10)
-    block.train()
+    stablenet.enforce(block.train())
     block(example(block)).square().sum().backward()
     weight = block.linear.weight
     slope = float((weight.grad * weight.detach()).sum()) / float(weight.grad.norm() * weight.detach().norm())
@@ -66,7 +66,7 @@ def test_below_the_limit_and_under_other_policies_the_gradient_is_the_plain_one(
         block = GradientFlow(Conv2d(2, 5, 3), nn.Tanh(), policy=policy, bias=False).double()
         with torch.no_grad():
             block.linear.weight.mul_(factor)
-        block.train()
+        stablenet.enforce(block.train())
         x = example(block)
         block(x).square().sum().backward()
         weight = block.linear.weight.detach().clone().requires_grad_()
@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_the_normalized_weight():
     block = GradientFlow(Conv2d(1, 4, 3), nn.Tanh(), policy=Rescale(), bias=False).double()
     with torch.no_grad():
         block.linear.weight.mul_(10)
-    block.train()
+    stablenet.enforce(block.train())
     x, limit = example(block), math.sqrt(block.z_max)
     block(x).square().sum().backward()
     raw = block.linear.weight.detach().clone().requires_grad_()

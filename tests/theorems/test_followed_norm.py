@@ -52,4 +52,4 @@ def test_one_step_a_time_keeps_up_with_moving_weights():
             flow.linear.weight.add_(0.01 * torch.randn_like(flow.linear.weight))
         flow.enforce()
     bound = flow.spectral_norm_bound()
-    assert 0.93 * bound < float(flow.tracked_norm) <= bound * (1 + 1e-6)
+    assert 0.93 * bound < flow.followed.norm <= bound * (1 + 1e-6)
