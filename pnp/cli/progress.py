@@ -59,13 +59,13 @@ class Reporter:
         """Since the work began."""
         return time.monotonic() - self.began
 
-    def tell(self, text: str, share: float) -> None:
-        """The state of the work, and the share of it that is done, in [0, 1]."""
+    def tell(self, text: str, share: float, *, now: bool = False) -> None:
+        """The state of the work, and the share of it that is done, in [0, 1]; `now` does not wait for the next line's turn."""
         if 0 < share < 1:
             text = f"{text}, about {duration(self.seconds * (1 - share) / share)} left"
         if self.bar is not None:
             self.bar.update(self.task, completed=share, description=text)
-        elif time.monotonic() - self.last >= self.every:
+        elif now or time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
             print(text, file=self.stream, flush=True)
 

@@ -20,6 +20,7 @@ from pnp.scenes.scene import Scene
 from stablenet.images.reading import Photograph
 
 End = Literal["converged", "not converged", "interrupted"]
+LARGE = 2**20  # pixels from which on the checks take seconds
 EXIT_CODES: dict[End, int] = {"converged": 0, "not converged": 3, "interrupted": 130}
 
 
@@ -73,7 +74,9 @@ def restore(
     -------
     int : 0 converged, 3 not converged, 130 interrupted; the results are written in each case.
     """
-    run = _planned(scene, denoiser, noise_level, solving)
+    with reporting() as reporter:
+        reporter.tell("checking the hypotheses of the theorem", 0.0, now=scene.start.numel() > LARGE)
+        run = _planned(scene, denoiser, noise_level, solving)
     finished = _carry_out(run)
     print(f"guarantee    {run.guarantee}")
     _tell_end(finished, run)

@@ -34,7 +34,8 @@ def test_lines_come_now_and_then() -> None:
     eager.began -= 30
     eager.tell("iteration 5", 0.5)
     patient.tell("iteration 6", 0.6)
-    assert stream.getvalue() == "iteration 5, about 30 s left\n"
+    patient.tell("checking", 0.0, now=True)
+    assert stream.getvalue() == "iteration 5, about 30 s left\nchecking\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (300, "5 min"), (7200, "2.0 h")])
