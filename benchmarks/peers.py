@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from stablenet.interlayers import IsometricLift
-from stablenet.networks.classifier import Classifier, ClassifierArchitecture, Layer, PairwiseHead, assembled
+from stablenet.networks.architectures import ClassifierArchitecture
+from stablenet.networks.classifier import Classifier, Layer, assembled
+from stablenet.networks.head import PairwiseHead
 from stablenet.tableaus import HEUN, RK4
 
 

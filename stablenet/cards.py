@@ -18,8 +18,9 @@ from stablenet.butcher import ButcherTableau
 from stablenet.certificate import CertificateTree
 from stablenet.enforcement import Rescale, Step, Substeps
 from stablenet.entries import LARGEST, CardRefused, expect, read_number, read_tableau, write_tableau
-from stablenet.networks.classifier import Classifier, ClassifierArchitecture
-from stablenet.networks.denoiser import Denoiser, DenoiserArchitecture
+from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture
+from stablenet.networks.classifier import Classifier
+from stablenet.networks.denoiser import Denoiser
 from stablenet.networks.symmetrized import Symmetrized
 from stablenet.rules import Rules
 

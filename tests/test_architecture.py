@@ -58,7 +58,6 @@ GLOBAL_STATE = {  # what a library leaves to its caller, and what runs foreign c
 }
 
 KNOWN: dict[str, set[str]] = {  # still to be mended: these only shrink, an entry that is no longer found fails
-    "long files": {"stablenet.networks.classifier", "stablenet.networks.denoiser"},
     "anything by keyword": {"stablenet.weights.save"},
     "hidden modules": {
         "pnp.physics.diagonal",

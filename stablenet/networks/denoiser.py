@@ -7,67 +7,26 @@ depth (docs/theorems.md, C6); conditioning by the perspective s sigma(./s) keeps
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stablenet.activations import LinearSpline
 from stablenet.blocks.gradient_flow import GradientFlow
 from stablenet.certificate import IDENTITY, Certificate, CertificateTree, NotCertified, certify, mix, rule
-from stablenet.enforcement import Policy, Rescale, enforce
+from stablenet.enforcement import enforce
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.linear.spreading import one_thread_a_kernel
+from stablenet.networks.architectures import DenoiserArchitecture
+from stablenet.networks.frame import initial_kernels
+from stablenet.networks.growth import Growth
 from stablenet.rules import require_unaltered
-from stablenet.tableaus import EULER, ButcherTableau
 
 INITIAL_ANCHOR = 0.15
 INITIAL_LOG_SCALE = -4.2
 """Of thresholds: blocks in sequence remove 1/a times what one removes, about two noise deviations in all."""
 KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
-
-
-@dataclass(frozen=True)
-class DenoiserArchitecture:
-    """The shape of a `Denoiser`.
-
-    Parameters
-    ----------
-    channels : of the image, 1 (gray) or 3 (color).
-    features : outputs of each block's A, per pixel.
-    kernel_size : of A on the image; 3, 7, 11, ... with scale 2 run as polyphase convolutions.
-    blocks : how many.
-    segments : of the learned spline activations.
-    scale : of the pixel-unshuffle lift (1 or 2); extra_channels : zero channels that the lift adds.
-    averagedness : the alpha that the network keeps, in (0, 1); 0.5 makes it firmly nonexpansive.
-    anchored : blocks pulled back to the input (any depth keeps alpha); otherwise a plain composition, relaxed.
-    max_noise_level : the largest standard deviation it is conditioned on, for images in [0, 1].
-    """
-
-    channels: int = 1
-    features: int = 48
-    kernel_size: int = 7
-    blocks: int = 8
-    segments: int = 6
-    scale: int = 2
-    extra_channels: int = 0
-    averagedness: float = 0.9
-    anchored: bool = True
-    max_noise_level: float = 50 / 255
-    tableau: ButcherTableau = EULER
-    policy: Policy = Rescale()
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "features", "kernel_size", "blocks", "segments", "scale"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
-        if not 0 < self.averagedness < 1:
-            raise ValueError(f"averagedness must lie in (0, 1), got {self.averagedness}: 0.5 is firmly nonexpansive")
-        if not 0 < self.max_noise_level <= 1:
-            raise ValueError(f"max_noise_level must lie in (0, 1] for images in [0, 1], got {self.max_noise_level}")
 
 
 class Denoiser(nn.Module):
@@ -98,7 +57,7 @@ class Denoiser(nn.Module):
         inputs = a.channels * (1 if polyphase else a.scale**2) + a.extra_channels
         linear = (PolyphaseConv2d if polyphase else Conv2d)(inputs, a.features, a.kernel_size)
         with torch.no_grad():
-            linear.weight.copy_(_initial_frame(a, linear.weight))
+            linear.weight.copy_(initial_kernels(a, linear.weight))
         spline = LinearSpline(a.features, segments=a.segments)
         return GradientFlow(linear, spline, tableau=a.tableau, policy=a.policy, bias=False)
 
@@ -121,35 +80,20 @@ class Denoiser(nn.Module):
         """A deeper or wider-reaching denoiser that starts close to this one: where to begin training a large network.
 
         Each block becomes blocks/self.blocks of them, with thresholds divided and anchors composed alike; kernels are
-        padded with zeros; the last anchor moves to its new floor where the averagedness changed.
+        padded with zeros; the last anchor moves to its new floor where the averagedness changed. Certified enforcement follows.
 
         Raises
         ------
         ValueError : blocks is no multiple, kernels would shrink, or channels, features, segments, scale, extra channels,
             anchoring or the largest noise level differ.
         """
-        old, new = self.architecture, architecture
-        fixed = ("channels", "features", "segments", "scale", "extra_channels", "anchored", "max_noise_level")
-        changed = [f"{n} {getattr(old, n)} -> {getattr(new, n)}" for n in fixed if getattr(old, n) != getattr(new, n)]
-        margin, rest = divmod(new.kernel_size - old.kernel_size, 2)
-        # at scale 2 some sizes run as polyphase convolutions, with kernels of another shape
-        alike = old.scale != 2 or (old.kernel_size - new.kernel_size) % 4 == 0
-        if changed or new.blocks % old.blocks or margin < 0 or rest or not (old.anchored and alike):
-            raise ValueError(
-                f"cannot grow {old.blocks} blocks with kernels of {old.kernel_size} to {new.blocks} with {new.kernel_size}: "
-                "blocks must be a multiple, kernels larger by an even number (at scale 2 from 7 to 11, 15, ...), the blocks "
-                "anchored, the rest the same" + (f"; different: {', '.join(changed)}" if changed else "")
-            )
-        copies = new.blocks // old.blocks
-        grown = Denoiser(new).to(self.log_scales)
-        grown.log_scales.copy_((self.log_scales - math.log(copies)).repeat_interleave(copies, 0))
-        anchors = 1 - (1 - self.anchor_weights()).pow(1 / copies).repeat_interleave(copies, 0)
-        floor = 1 - new.averagedness
-        anchors[-1] = ((anchors[-1] - floor) / (1 - floor)).clamp(min=1e-3)
-        grown.anchors.copy_(torch.logit(anchors, eps=1e-6))
+        growth = Growth.between(self.architecture, architecture)
+        grown = Denoiser(architecture).to(self.log_scales)
+        grown.log_scales.copy_(growth.log_scales(self.log_scales))
+        grown.anchors.copy_(growth.anchors(self.anchor_weights()))
         for k, block in enumerate(grown.blocks):
-            source = self.blocks[k // copies]
-            block.linear.weight.copy_(functional.pad(source.linear.weight, [margin] * 4))
+            source = self.blocks[k // growth.copies]
+            block.linear.weight.copy_(growth.kernel(source.linear.weight))
             block.activation.logits.copy_(source.activation.logits)
         enforce(grown, certified=True)
         return grown.train(self.training)
@@ -221,50 +165,6 @@ def _interpolate(weights: Tensor, table: Tensor) -> Tensor:
     A sum of products, as a matrix product would be rounded to bf16 under autocast.
     """
     return (weights * table[:, None]).sum(2)
-
-
-def _initial_frame(a: DenoiserArchitecture, weight: Tensor) -> Tensor:
-    """The kernels to start from: cosines without the constant, |A|^2 = 1.85, plus small noise that tells blocks apart.
-
-    With the noise and the excess of the certified bound z stays below 2: networks are nonexpansive before any `enforce`.
-
-    All non-constant cosines of one size form a tight frame, so that the constraint wastes nothing at any frequency.
-    Color takes the largest size that fits for luminance and the next for the two color differences.
-    """
-    side = a.kernel_size * (1 if weight.shape[1] == a.channels else a.scale)
-    noise = 0.02 * torch.randn_like(weight) / math.sqrt(weight[0].numel())
-    atoms = [] if a.extra_channels else [*_atoms(a.channels, a.features, side)]
-    if not atoms:
-        return 10 * noise
-    atoms = torch.cat(atoms)
-    if weight.shape[1] != a.channels:
-        r, k = a.scale, a.kernel_size
-        shape = (len(atoms), a.channels, k, r, k, r)
-        atoms = r * atoms.reshape(shape).permute(0, 1, 3, 5, 2, 4).reshape(len(atoms), *weight.shape[1:])
-    noise[: len(atoms)] += 1.36 * atoms
-    return noise
-
-
-def _atoms(channels: int, features: int, side: int) -> Iterator[Tensor]:
-    """Tight frames of norm 1, (count, channels, side, side), one a color axis, as many as fit."""
-    axes = torch.eye(channels)
-    if channels == 3:
-        axes = functional.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
-    left = features
-    for i, axis in enumerate(axes):
-        share = left if len(axes) - i == 1 else (left + 1) // 2 if i == 0 else left // (len(axes) - i)
-        n = min(side, math.isqrt(share + 1))
-        n -= (side - n) % 2
-        if n < 2:
-            continue
-        grid = (torch.arange(n) + 0.5) * (math.pi / n)
-        waves = functional.normalize(torch.cos(torch.arange(n)[:, None] * grid))
-        order = sorted((i * i + j * j, i, j) for i in range(n) for j in range(n))[1:]
-        atoms = torch.stack([waves[i][:, None] * waves[j] for _, i, j in order]) / n
-        margin = (side - n) // 2
-        atoms = functional.pad(atoms, [margin] * 4)
-        left -= len(atoms)
-        yield axis[:, None, None] * atoms[:, None]
 
 
 def _logit(p: float) -> float:

@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stablenet.images.labeled import LabeledImages
-from stablenet.networks.classifier import Classifier, ClassifierArchitecture, ClassifierShape
+from stablenet.networks.architectures import ClassifierArchitecture, ClassifierShape
+from stablenet.networks.classifier import Classifier
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified_quickly
 from stablenet.training.loop import Record, Schedule, fit
