@@ -1,5 +1,6 @@
 """Plug-and-play restoration with a convergence theorem that is checked before the first iteration."""
 
+import stablenet  # noqa: F401 - first, as it tells torch how its threads wait
 from pnp import physics
 from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, CondatVu
 from pnp.bounds import Bound, Refused

@@ -1,6 +1,13 @@
 """stablenet: neural networks whose stability is proved, from the weights, by certificates."""
 
-from stablenet import (
+import os
+
+# Before torch is loaded: its threads wait for each other some 20 microseconds, then asleep. By default they spin for
+# milliseconds, at every kernel, wherever another process has one of their cores (benchmarks/busy.py).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from stablenet import (  # noqa: E402
     activations,
     blocks,
     butcher,
@@ -12,9 +19,9 @@ from stablenet import (
     spectral,
     tableaus,
 )
-from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
-from stablenet.enforcement import attach, enforce
-from stablenet.weights import WeightsRefused, load, save
+from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify  # noqa: E402
+from stablenet.enforcement import attach, enforce  # noqa: E402
+from stablenet.weights import WeightsRefused, load, save  # noqa: E402
 
 __version__ = "0.2.0"
 __all__ = [
