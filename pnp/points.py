@@ -1,6 +1,6 @@
 """The variable that a theorem speaks of, as a tuple of tensors with a batch in front: (x,), (t,), (x, u).
 
-Source: docs/notation; a product of Hilbert spaces is one, so that a scheme iterates any algorithm's variable alike.
+Source: a product of Hilbert spaces is one [BauschkeCombettes2017, chapter 2], so that a scheme iterates any variable alike.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ accepts: Rules[Accepts] = Rules("range of channels and noise levels", Refused, "
 def _declared(module: object) -> Accepts:
     if not (hasattr(module, "channels") and hasattr(module, "max_noise_level")):
         return Accepts(None, None)
-    return Accepts(int(module.channels), float(module.max_noise_level))
+    channels, end = module.channels, module.max_noise_level
+    return Accepts(None if channels is None else int(channels), None if end is None else float(end))
 
 
 @accepts(Denoiser)

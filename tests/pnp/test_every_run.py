@@ -44,8 +44,6 @@ def test_every_combination_converges_or_is_refused(algorithm: str, scheme: str, 
 @pytest.mark.parametrize("physics", PHYSICS)
 def test_every_physics_is_solved_by_every_algorithm(physics: str, algorithm: str) -> None:
     problem = PHYSICS[physics].pose()
-    if problem.backprojection.shape[1] != 1:
-        pytest.skip("covered by gray")
     solution = pnp.solve(
         ALGORITHMS[algorithm],
         problem,
