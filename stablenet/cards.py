@@ -114,7 +114,7 @@ def describe(network: nn.Module) -> dict[str, Any]:
     if type(architecture) is not own.architecture:
         raise CardRefused(f"a {own.name} with architecture {short(architecture)} has no card")
     largest = max([LARGEST, *(side for weight in network.parameters() for side in weight.shape)])
-    return {"kind": own.name, "architecture": _fields_of(architecture, largest)}
+    return {"kind": own.name, "architecture": write_fields(architecture, largest)}
 
 
 def build(kind_name: str, entries: object, *, largest: int = LARGEST, format: int = 2) -> nn.Module:
@@ -127,7 +127,7 @@ def build(kind_name: str, entries: object, *, largest: int = LARGEST, format: in
     CardRefused : naming the entry, its value and what is needed there.
     """
     own = named(kind_name)
-    architecture = _read_fields(own.architecture, entries, "architecture", max(largest, LARGEST), needed=format > 1)
+    architecture = read_fields(own.architecture, entries, "architecture", max(largest, LARGEST), needed=format > 1)
     return own.build(architecture)
 
 
@@ -145,19 +145,20 @@ def _write(value: Any, largest: int) -> Any:
         return describe(value)
     for name, cls in _parts.items():
         if type(value) is cls:
-            return {"name": name, **_fields_of(value, largest)}
+            return {"name": name, **write_fields(value, largest)}
     raise CardRefused(
         f"no card can hold {short(value)}: numbers must be finite, integers at most {largest}, and a class of its own is "
         "registered with @stablenet.cards.part"
     )
 
 
-def _fields_of(value: Any, largest: int) -> dict[str, Any]:
+def write_fields(value: Any, largest: int = LARGEST) -> dict[str, Any]:
+    """The fields of a frozen dataclass, as an architecture, as JSON that `read_fields` takes."""
     return {f.name: _write(getattr(value, f.name), largest) for f in fields(value)}
 
 
-def _read_fields(cls: type, value: object, where: str, largest: int, *, needed: bool) -> Any:
-    """An instance of a dataclass from a JSON object with its fields."""
+def read_fields(cls: type, value: object, where: str, largest: int = LARGEST, *, needed: bool = False) -> Any:
+    """An instance of a dataclass from a JSON object with its fields, all of them where `needed`; errors name `where`."""
     entries = expect(value, dict, where, "an object")
     names = [f.name for f in fields(cls)]
     unknown, missing = [e for e in entries if e not in names], [n for n in names if n not in entries]
@@ -195,7 +196,7 @@ def _read(hint: Any, value: object, where: str, largest: int) -> Any:
     cls = _parts.get(expect(entries.get("name"), str, f"{where}.name", "a string"))
     if cls is None:
         raise CardRefused(f"{where}.name is {short(entries['name'])}, where one of {', '.join(_parts)} is needed")
-    return _read_fields(cls, {k: v for k, v in entries.items() if k != "name"}, where, largest, needed=True)
+    return read_fields(cls, {k: v for k, v in entries.items() if k != "name"}, where, largest, needed=True)
 
 
 def _read_tuple(items: tuple[Any, ...], value: object, where: str, largest: int) -> tuple[Any, ...]:
