@@ -33,11 +33,13 @@ from torch.nn.utils import parametrize
 
 from stablenet.images.labeled import LabeledImages
 from stablenet.images.sources import LabeledSource
+from stablenet.networks.architectures import ClassifierShape
 from stablenet.robustness.attacks import AUTOATTACK, Attack, Attacked, CertificateViolated, attack
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.figures import Curve, accuracy_curves, smallest_changes
 from stablenet.robustness.report import certified
-from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, train
+from stablenet.training.classifier import train
+from stablenet.training.recipe import SCHEDULE, ClassifierRecipe
 
 EPSILON = 36 / 255
 EPSILONS = {"36/255": EPSILON, "72/255": 72 / 255, "108/255": 108 / 255, "0.5": 0.5, "1": 1.0}
@@ -46,7 +48,7 @@ ROUNDING = 1e-6  # of logits in float32, not held against the others; ours have 
 RECIPES = {
     "fashion-mnist": ClassifierRecipe(offset=0.7, temperature=0.15, flip=False),
     "cifar10": ClassifierRecipe(
-        stages=((12, 2), (48, 6)), dense_features=116, dense_blocks=4, offset=0.35, temperature=0.25, crop=1
+        ClassifierShape(stages=((12, 2), (48, 6)), dense_features=116, dense_blocks=4), offset=0.35, temperature=0.25, crop=1
     ),
 }
 
@@ -80,7 +82,7 @@ def trained(
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return build(name, recipe.architecture(images.shape, len(images.classes)))
+        return build(name, recipe.sized(images.shape, len(images.classes)))
 
     shutil.rmtree(folder, ignore_errors=True)
     trial = train(recipe_for(name, recipe, 10**6, rate), images, few, folder, model=network())

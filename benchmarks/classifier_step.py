@@ -28,7 +28,7 @@ RECIPE = RECIPES["cifar10"]
 class Timed:
     def __init__(self, name: str) -> None:
         torch.manual_seed(0)
-        self.model, self.steps, self.enforcing = build(name, RECIPE.architecture((3, 32, 32), 10)).train(), [], []
+        self.model, self.steps, self.enforcing = build(name, RECIPE.sized((3, 32, 32), 10)).train(), [], []
         kind = "orthogonalized" if name.startswith("ours") else "adam"
         self.optimizer = optimizer_of(kind, groups_of(self.model, 4.0), 1e-3, half=True, evenness=RECIPE.schedule.evenness)
         self.x, self.y = torch.rand(128, 3, 32, 32), torch.arange(128) % 10

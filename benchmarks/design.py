@@ -30,8 +30,9 @@ from stablenet.blocks import GradientFlow
 from stablenet.enforcement import Rescale
 from stablenet.images.photographs import FolderImages
 from stablenet.networks import Denoiser, DenoiserArchitecture
-from stablenet.training.denoiser import DenoiserRecipe, train
-from stablenet.training.loop import Schedule
+from stablenet.training.denoiser import train
+from stablenet.training.recipe import DenoiserRecipe
+from stablenet.training.schedule import LearningSchedule
 
 LEVEL = 25 / 255
 SHAPE = DenoiserArchitecture()
@@ -91,7 +92,7 @@ def main() -> None:
     held_out, rows = Subset(held_out, range(min(a.images, len(held_out)))), []
     for name, (build, recipe) in VARIANTS.items():
         torch.manual_seed(0)
-        schedule = Schedule(
+        schedule = LearningSchedule(
             a.steps, warmup_steps=a.steps // 10, average_decay=0.995, validate_every=a.steps, checkpoint_every=a.steps
         )
         network, score, spent = trained(build(), replace(recipe, schedule=schedule), images, held_out)

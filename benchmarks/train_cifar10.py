@@ -13,8 +13,8 @@ import torch
 from classification import RECIPES
 from mosaics import Mosaics
 
-from stablenet.training.classifier import SCHEDULE
-from stablenet.training.session import TrainClassifier, run
+from stablenet.cli.train import TrainClassifier
+from stablenet.training.recipe import SCHEDULE
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     schedule = replace(SCHEDULE, steps=a.steps, warmup_steps=a.steps // 20, average_decay=0.999, validate_every=1000)
     recipe = replace(RECIPES["cifar10"], schedule=schedule)
-    print(run(TrainClassifier(images=Mosaics(a.folder), output=a.output, name="classifier-cifar10", recipe=recipe)))
+    print(TrainClassifier(images=Mosaics(a.folder), output=a.output, name="classifier-cifar10", recipe=recipe).run())
 
 
 if __name__ == "__main__":

@@ -5,21 +5,30 @@ Source: y = x + sigma n with n standard normal, unclipped; PSNR against a peak o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stablenet.images.photographs import Items, add_noise, as_image
 from stablenet.images.quality import psnr
 
 
-@torch.inference_mode()
-def evaluate(denoiser: nn.Module, images: Items, noise_levels: Sequence[float], *, seed: int = 0) -> dict[float, float]:
-    """Mean PSNR in dB over a dataset at each noise level; image k gets the noise of seed + k, the same at any level.
+class ImageDenoiser(Protocol):
+    """A module that is called with (image, noise level), for images of `channels` channels."""
 
-    denoiser : any module with `channels` that is called with (image, noise level).
-    """
+    @property
+    def channels(self) -> int: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def __call__(self, x: Tensor, sigma: float | Tensor, /) -> Tensor: ...
+
+
+@torch.inference_mode()
+def evaluate(denoiser: ImageDenoiser, images: Items, noise_levels: Sequence[float], *, seed: int = 0) -> dict[float, float]:
+    """Mean PSNR in dB over a dataset at each noise level; image k gets the noise of seed + k, the same at any level."""
     device = next(denoiser.parameters()).device
     table = {}
     for level in noise_levels:

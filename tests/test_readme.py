@@ -13,6 +13,7 @@ import pnp.cli
 import stablenet.cli
 from pnp.cli import commandline as pnp_commands
 from stablenet.cli import commandline as stablenet_commands
+from stablenet.cli.train import TRAININGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,9 +54,9 @@ def stop(*_: object, **__: object) -> None:
 @pytest.fixture
 def parsing(monkeypatch):
     """Command lines that parse and run nothing."""
-    for command in (*stablenet_commands.COMMANDS.values(), pnp_commands.Deblur, pnp_commands.Denoise):
+    ours = (*stablenet_commands.COMMANDS.values(), *TRAININGS.values())
+    for command in (*ours, pnp_commands.Deblur, pnp_commands.Denoise):
         monkeypatch.setattr(command, "run", stop)
-    monkeypatch.setattr("stablenet.training.session.run", stop)
 
 
 @pytest.mark.parametrize("command", commands())

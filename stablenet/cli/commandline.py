@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import tyro
 
@@ -13,9 +15,23 @@ from stablenet.cli.attack import AttackCommand
 from stablenet.cli.certify import Certify
 from stablenet.cli.evaluate import Evaluate
 from stablenet.cli.export import Export
-from stablenet.cli.train import Train, run_training
 
-COMMANDS = {"certify": Certify, "evaluate": Evaluate, "attack": AttackCommand, "export": Export, "train": Train}
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network: `stablenet train denoiser --help` and `stablenet train classifier --help` list the recipes."""
+
+    def run(self) -> None:
+        """Never reached: `main` hands all that follows `train` on."""
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "certify": Certify,
+    "evaluate": Evaluate,
+    "attack": AttackCommand,
+    "export": Export,
+    "train": Train,
+}
 DESCRIPTION = "Networks whose stability is proved: train them, certify them, attack them, export them. `--version` tells it."
 
 
@@ -34,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         if arguments[:1] == ["train"]:
+            from stablenet.cli.train import run_training
+
             return run_training(arguments[1:])
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="stablenet", description=DESCRIPTION, args=arguments).run()
     except (ValueError, NotCertified, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop or 'files that were being written are left out'}", file=sys.stderr)
+        print(f"interrupted: {str(stop) or 'no file is left half-written'}", file=sys.stderr)
         raise SystemExit(130) from None

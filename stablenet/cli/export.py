@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from stablenet.cli.options import Common
+from stablenet.devices import find_device
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,11 @@ class Export(Common):
     output: tyro.conf.Positional[Path]
     """A path ending in .onnx or .pt2; a card, its name with .json at the end, goes beside it."""
 
-    def __post_init__(self) -> None:
-        if self.device != "cpu":
-            raise ValueError(
-                f"programs are written for the CPU and run elsewhere when moved there: drop --device {self.device}"
-            )
-
     def run(self) -> None:
         """Write the program and its card."""
+        if self.device != "cpu":
+            find_device(self.device)
+            raise ValueError(f"programs are written for the CPU, and run elsewhere when moved: drop --device {self.device}")
         from stablenet.export import card_path, write
 
         path = write(self.network(kind="classifier"), self.output)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from torch import nn
 
 from stablenet.bundled import weights_path
 from stablenet.devices import find_device
@@ -27,8 +26,8 @@ class Common:
     device: Device = field(default="cpu", kw_only=True)
     """Where to compute; cuda:1 is the second GPU."""
 
-    def network(self, *, kind: str | None = None) -> nn.Module:
-        """The network, certified anew, on its device."""
+    def network(self, *, kind: str | None = None) -> Any:
+        """The network, of whatever class, certified anew, on its device."""
         device = find_device(self.device)
         return load(weights_path(self.weights), kind=kind).to(device)
 

@@ -5,82 +5,29 @@ Source: the shared loop (training/loop.py); the recipe in a checkpoint's header 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stablenet.images.labeled import LabeledImages
-from stablenet.networks.architectures import ClassifierArchitecture, ClassifierShape
 from stablenet.networks.classifier import Classifier
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified_quickly
-from stablenet.training.loop import Record, Schedule, fit
+from stablenet.training import fingerprint
+from stablenet.training.devices import fabric_on
+from stablenet.training.loop import Objective, StepReport, Task, fit
 from stablenet.training.losses import LOSSES
+from stablenet.training.precision import settle
+from stablenet.training.recipe import ClassifierRecipe
 from stablenet.training.records import logged
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 EPSILONS = (0.0, 36 / 255, 72 / 255, 108 / 255, 0.5, 1.0)
-
-SCHEDULE = Schedule(
-    2000,
-    learning_rate=3e-3,
-    kernel_rate=4.0,
-    optimizer="orthogonalized",
-    evenness=0.02,
-    warmup_steps=100,
-    average_decay=0.99,
-    validate_every=200,
-    checkpoint_every=200,
-)
-
-
-@dataclass(frozen=True)
-class ClassifierRecipe(ClassifierShape):
-    """Everything that determines a trained classifier, data aside."""
-
-    loss: str = "certified-cross-entropy"
-    """cross-entropy, multi-margin or certified-cross-entropy."""
-    offset: float = 0.7
-    """The radius that a right answer has to be certified beyond to count, an l2 distance for images in [0, 1]."""
-    temperature: float = 0.25
-    batch_size: int = 128
-    crop: int = 0
-    """Random shifts by up to so many pixels, what enters being the image reflected; 0: none."""
-    flip: bool = True
-    """Random horizontal flips."""
-    seed: int = 0
-    precision: str = "bf16-mixed"
-    """32-true, or bf16-mixed: convolutions in bf16, weights kept in float32."""
-    schedule: Schedule = SCHEDULE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size < 1 or self.crop < 0:
-            raise ValueError(f"batch_size must be >= 1 and crop >= 0, got {self.batch_size}, {self.crop}")
-        if not (self.offset >= 0 and self.temperature > 0):
-            raise ValueError(f"offset must be >= 0 and temperature > 0, got {self.offset}, {self.temperature}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(f"precision must be '32-true' or 'bf16-mixed', got {self.precision!r}")
-
-    def architecture(self, shape: tuple[int, int, int], classes: int) -> ClassifierArchitecture:
-        sizes = dict(zip(("channels", "height", "width"), shape, strict=True))
-        return ClassifierArchitecture(
-            **sizes, classes=classes, **{f.name: getattr(self, f.name) for f in fields(ClassifierShape)}
-        )
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @staticmethod
-    def from_json(text: str) -> ClassifierRecipe:
-        values = json.loads(text)
-        return replace(ClassifierRecipe(), **{**values, "schedule": Schedule(**values["schedule"])})
 
 
 def random_batch(
@@ -114,9 +61,10 @@ def evaluate(network: nn.Module, dataset: LabeledImages, epsilons: Sequence[floa
 
 
 def initial(recipe: ClassifierRecipe, dataset: LabeledImages) -> Classifier:
-    """The network that training begins with."""
-    torch.manual_seed(recipe.seed)
-    return Classifier(recipe.architecture(dataset.shape, len(dataset.classes)))
+    """The network that training begins with; the global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return Classifier(recipe.sized(dataset.shape, len(dataset.classes)))
 
 
 def train(
@@ -127,46 +75,54 @@ def train(
     *,
     fabric: Fabric | None = None,
     model: nn.Module | None = None,
-) -> Iterator[tuple[Record, nn.Module]]:
-    """Train a classifier, yielding (record, averaged classifier) a step; checkpoints and log.csv go to `folder`.
+    data_name: str = "images",
+) -> Iterator[tuple[StepReport, nn.Module]]:
+    """Train a classifier, yielding (report, averaged classifier) a step; checkpoints and log.csv go to `folder`.
 
     The batch is that of one process whatever the number of devices: each takes its share of it. `model` replaces the
-    network of the recipe by any module with the same call, a `head` and `pairwise_lipschitz()`, for comparisons.
+    network of the recipe by any module with the same call, a `head` and `pairwise_lipschitz()`, for comparisons. `data_name`
+    says in messages what `dataset` is.
 
     Raises
     ------
-    ValueError : an architecture or a shift that does not fit the images, a checkpoint of another recipe, a NaN loss.
+    ValueError : an architecture or a shift that does not fit the images, a checkpoint of another recipe or of other images,
+        a NaN loss.
     """
     if recipe.crop >= min(dataset.shape[1:]):
         raise ValueError(f"crop must be smaller than the images, got {recipe.crop} for {tuple(dataset.shape)}")
-    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    fabric = fabric or fabric_on("auto")
     fabric.launch()
     if recipe.batch_size % fabric.world_size:
         raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {fabric.world_size} devices: choose a multiple")
     model = initial(recipe, dataset) if model is None else model
-    share = slice(fabric.global_rank, None, fabric.world_size)
-
-    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-        images, labels = random_batch(dataset, count=recipe.batch_size, crop=recipe.crop, flip=recipe.flip, generator=generator)
-        images, labels = images[share].to(fabric.device), labels[share].to(fabric.device)
-        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            logits = network(images)
-        constants = model.head.distances()
-        return LOSSES[recipe.loss](logits.float(), labels, constants, offset=recipe.offset, temperature=recipe.temperature)
 
     def validate(average: nn.Module) -> dict[str, float]:
         return {f"certified_{round(255 * e)}": v for e, v in evaluate(average, validation).items()}
 
-    runs = fit(
-        fabric,
+    task = Task(
         model,
-        loss,
-        recipe.schedule,
-        seed=recipe.seed,
-        validation=validate,
-        checkpoint=folder / "checkpoint.safetensors",
-        recipe=recipe.to_json(),
+        _objective(recipe, dataset, model, fabric),
+        validate,
+        recipe,
+        fingerprint.take(dataset, data_name),
+        folder,
         shared_batches=True,
-        half=recipe.precision == "bf16-mixed",
+        half=settle(recipe.precision, fabric.device).half,
     )
-    yield from logged(runs, folder, write=fabric.is_global_zero)
+    yield from logged(fit(fabric, task), folder, write=fabric.is_global_zero)
+
+
+def _objective(recipe: ClassifierRecipe, dataset: LabeledImages, model: nn.Module, fabric: Fabric) -> Objective:
+    """The loss over this device's share of a batch; `model` is the bare network, for its constants."""
+    share, device = slice(fabric.global_rank, None, fabric.world_size), fabric.device
+    precision = settle(recipe.precision, device)
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        images, labels = random_batch(dataset, count=recipe.batch_size, crop=recipe.crop, flip=recipe.flip, generator=generator)
+        images, labels = images[share].to(device), labels[share].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.half):
+            logits = network(images)
+        constants = model.head.distances()
+        return LOSSES[recipe.loss](logits.float(), labels, constants, offset=recipe.offset, temperature=recipe.temperature)
+
+    return loss

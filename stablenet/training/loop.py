@@ -9,131 +9,187 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stablenet.enforcement import Enforced, enforce
+from stablenet.files import lock, sweep
 from stablenet.following import Following
-from stablenet.training.checkpoint import load_checkpoint, save_checkpoint
-from stablenet.training.optimizers import OPTIMIZERS, build
+from stablenet.training.checkpoint import Header, State, read, read_header, write_atomically
+from stablenet.training.fingerprint import Fingerprint
+from stablenet.training.optimizers import build
+from stablenet.training.recipe import Recipe, conflicts
 
-Loss = Callable[[nn.Module, torch.Generator], Tensor]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Objective = Callable[[nn.Module, torch.Generator], Tensor]
 Validation = Callable[[nn.Module], dict[str, float]]
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Steps, learning rate (linear warm-up, cosine decay to 1 % of it), averaging and the pace of everything else."""
+class Task:
+    """What is trained, on what, and where to.
 
-    steps: int
-    learning_rate: float = 2e-2
-    kernel_rate: float = 0.3
-    """The learning rate of the linear maps' weights, as a share of the others' (thresholds, slopes, anchors)."""
-    optimizer: str = "adam"
-    """adam, or orthogonalized: momentum with steps of one spectral norm for the linear maps' weights, Adam for the rest."""
-    evenness: float = 0.0
-    """With orthogonalized: the share by which each step pulls a map's singular values toward each other."""
-    warmup_steps: int = 200
-    average_decay: float = 0.999
-    validate_every: int = 1000
-    checkpoint_every: int = 500
-    gradient_clip: float = 1.0
+    objective : the loss of (network, generator of the batch). validation : scores of the averaged network.
+    data : the fingerprint of the training images. folder : of the checkpoint.
+    shared_batches : every device draws the same batch, and `objective` takes its share of it. half : the optimizer
+    orthogonalizes in bfloat16.
+    """
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "kernel_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        if not 0 <= self.evenness <= 0.5:
-            raise ValueError(f"evenness must lie in [0, 0.5], got {self.evenness}")
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay must lie in [0, 1), got {self.average_decay}")
-
-    def rate(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        return self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+    model: nn.Module
+    objective: Objective
+    validation: Validation
+    recipe: Recipe
+    data: Fingerprint
+    folder: Path
+    shared_batches: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True)
-class Record:
-    """What one pass of the loop tells: validation is empty but at the steps that validate."""
+class StepReport:
+    """What one pass of the loop tells: validation is empty but at the steps that validate.
+
+    mean_loss : since the last validation. learning_rates : (from step, learning rate) of each part of the run.
+    """
 
     step: int
     loss: float
     learning_rate: float
     validation: dict[str, float]
+    mean_loss: float
+    learning_rates: tuple[tuple[int, float], ...]
 
 
-def fit(
-    fabric: Fabric,
-    model: nn.Module,
-    loss: Loss,
-    schedule: Schedule,
-    *,
-    seed: int,
-    validation: Validation,
-    checkpoint: Path,
-    recipe: str,
-    shared_batches: bool = False,
-    half: bool = False,
-) -> Iterator[tuple[Record, nn.Module]]:
-    """Train `model`, yielding (record, averaged model) a step; resumes from `checkpoint` when it exists.
+def fit(fabric: Fabric, task: Task) -> Iterator[tuple[StepReport, nn.Module]]:
+    """Train, yielding (report, averaged model) a step; resumes from the checkpoint in the folder when there is one.
 
-    Where the record validates, the model beside it is a copy of the average within its certified constraint.
+    Where the report validates, the model beside it is a copy of the average within its certified constraint. A run that
+    resumes where it validated, its end above all, does that again: it may have been killed before anyone saw it.
 
-    The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one; with
-    `shared_batches` not on the rank either: the loss then takes its device's share of one batch. `half` lets the optimizer
-    orthogonalize in bfloat16.
+    The batch of a step depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one.
 
     Raises
     ------
-    ValueError : the checkpoint is another recipe's, or the loss is NaN (the last checkpoint is left as it was).
+    ValueError : the folder is in use, its checkpoint is of another recipe or of other images, or the loss is NaN (the last
+        checkpoint is left as it was).
+    OSError : a checkpoint could not be written; the one before is kept.
     """
-    groups = groups_of(model, schedule.kernel_rate)
-    optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=half, evenness=schedule.evenness)
-    following = Following(model.train())
-    enforce(model)
-    average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
-    done = load_checkpoint(checkpoint, model, average, following, optimizer, recipe) if checkpoint.exists() else 0
-    wrapped, optimizer = fabric.setup(model.to(fabric.device), optimizer)
-    for step in range(done, schedule.steps):
-        rank = () if shared_batches else (fabric.global_rank,)
-        generator = torch.Generator().manual_seed(_mixed(seed, step, *rank))
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step) * group["share"]
-        value = loss(wrapped, generator)
-        optimizer.zero_grad()
-        fabric.backward(value)
-        fabric.clip_gradients(wrapped, optimizer, max_norm=schedule.gradient_clip, error_if_nonfinite=False)
-        if not math.isfinite(float(value.detach())):
-            raise ValueError(f"the loss is {float(value.detach())} at step {step}: lower the learning rate and resume")
-        optimizer.step()
+    with _held(fabric, task.folder):
+        run = _Run(fabric, task)
+        schedule = task.recipe.schedule
+        if schedule.validates(run.step):
+            yield run.report()
+        while run.step < schedule.steps:
+            run.advance()
+            report = run.report()
+            if fabric.is_global_zero and schedule.saves(run.step, monotonic() - run.saved):
+                run.save()
+            yield report
+
+
+@contextmanager
+def _held(fabric: Fabric, folder: Path) -> Iterator[None]:
+    """The folder for this run alone, without what killed runs left."""
+    if not fabric.is_global_zero:
+        yield
+        return
+    with lock(folder):
+        sweep(folder)
+        yield
+
+
+class _Run:
+    """A run under way: `step` steps are done."""
+
+    def __init__(self, fabric: Fabric, task: Task) -> None:
+        self.fabric, self.task, self.schedule = fabric, task, task.recipe.schedule
+        model, schedule = task.model.train(), self.schedule
+        groups = groups_of(model, schedule.kernel_rate)
+        optimizer = build(schedule.optimizer, groups, schedule.learning_rate, half=task.half, evenness=schedule.evenness)
+        following = Following(model)
         enforce(model)
-        _average(average, model, min(schedule.average_decay, (1 + step) / (10 + step)))
-        last = step + 1 == schedule.steps
-        metrics, shown = {}, average
-        if last or (step + 1) % schedule.validate_every == 0:
-            shown = certified(average)
-            metrics = validation(shown)
-        if fabric.is_global_zero and (last or (step + 1) % schedule.checkpoint_every == 0):
-            save_checkpoint(checkpoint, step + 1, model, average, following, fabric_state(optimizer), recipe)
-        yield Record(step + 1, float(value.detach()), schedule.rate(step), metrics), shown
+        average = copy.deepcopy(model).to(fabric.device).requires_grad_(False).eval()
+        self.state = State(model, average, following, optimizer)
+        self.header = Header(0, task.recipe.to_json(), task.data, ((0, schedule.learning_rate),))
+        if (task.folder / CHECKPOINT).exists():
+            self._resume(task.folder / CHECKPOINT)
+        self.wrapped, self.optimizer = fabric.setup(model.to(fabric.device), optimizer)
+        self.saved, self.kept = monotonic(), self.header.step
 
+    @property
+    def step(self) -> int:
+        return self.header.step
 
-def certified(average: nn.Module) -> nn.Module:
-    """A copy within its certified constraint: the running average goes on as if nobody had looked."""
-    shown = copy.deepcopy(average)
-    enforce(shown, certified=True)
-    return shown
+    def _resume(self, path: Path) -> None:
+        header, recipe = read_header(path), self.task.recipe
+        try:
+            theirs = recipe.from_json(header.recipe)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} is of a training of another kind: use another output") from None
+        different = conflicts(recipe, theirs)
+        if different:
+            raise ValueError(f"{path} was written under another recipe (different: {', '.join(different)}): use another output")
+        if header.data is not None and not header.data.matches(self.task.data):
+            raise ValueError(f"{path} was trained on {header.data}, not on {self.task.data}: give those, or use another output")
+        rates = header.learning_rates or ((0, theirs.schedule.learning_rate),)
+        if rates[-1][1] != self.schedule.learning_rate:
+            rates = (*(part for part in rates if part[0] < header.step), (header.step, self.schedule.learning_rate))
+        self.state.restore(read(path)[0])
+        self.header = Header(header.step, recipe.to_json(), self.task.data, rates, header.losses)
+
+    def advance(self) -> None:
+        """One step: batch, gradient, optimizer, constraint, average."""
+        step, schedule, model = self.step, self.schedule, self.task.model
+        rank = () if self.task.shared_batches else (self.fabric.global_rank,)
+        generator = torch.Generator().manual_seed(mixed(self.task.recipe.seed, step, *rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedule.rate(step) * group["share"]
+        loss = self.task.objective(self.wrapped, generator)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=schedule.gradient_clip, error_if_nonfinite=False)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} at step {step}: resume with a lower --schedule.learning-rate than "
+                f"{schedule.learning_rate:g}; {self._kept()}"
+            )
+        self.optimizer.step()
+        enforce(model)
+        _average(self.state.average, model, min(schedule.average_decay, (1 + step) / (10 + step)))
+        total, count, _ = (0.0, 0, value) if schedule.validates(step) else self.header.losses
+        self.header = replace(self.header, step=step + 1, losses=(total + value, count + 1, value))
+
+    def report(self) -> tuple[StepReport, nn.Module]:
+        """What the last step brought, and the average: where it is validated, within its certified constraint."""
+        (total, count, last), shown, scores = self.header.losses, self.state.average, {}
+        if self.schedule.validates(self.step):
+            shown = copy.deepcopy(shown)  # the running average goes on as if nobody had looked
+            enforce(shown, certified=True)
+            scores = self.task.validation(shown)
+        rate = self.schedule.rate(max(0, self.step - 1))
+        return StepReport(self.step, last, rate, scores, total / max(1, count), self.header.learning_rates), shown
+
+    def save(self) -> None:
+        """Write the checkpoint of the steps done so far."""
+        try:
+            write_atomically(self.task.folder / CHECKPOINT, self.state.tensors(), self.header.to_metadata())
+        except OSError as error:
+            raise OSError(f"no checkpoint of step {self.step} could be written ({error}); {self._kept()}") from None
+        self.saved, self.kept = monotonic(), self.step
+
+    def _kept(self) -> str:
+        return f"the checkpoint of step {self.kept} is kept" if self.kept else "there is no checkpoint yet"
 
 
 def groups_of(model: nn.Module, kernel_rate: float) -> list[dict]:
@@ -146,14 +202,9 @@ def groups_of(model: nn.Module, kernel_rate: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def _mixed(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
     """One well-mixed 63-bit seed from several small numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def fabric_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The plain optimizer inside fabric's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 @torch.no_grad()

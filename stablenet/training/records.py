@@ -1,4 +1,4 @@
-"""What a run leaves behind as it goes: log.csv and TensorBoard, one row a validation."""
+"""What a run leaves behind as it goes: log.csv and TensorBoard, one row a validation, however often it was killed."""
 
 from __future__ import annotations
 
@@ -8,41 +8,65 @@ from pathlib import Path
 
 from torch import nn
 
-from stablenet.training.loop import Record
+from stablenet.files import aside
+from stablenet.training.loop import StepReport
 
 
-def logged(runs: Iterator[tuple[Record, nn.Module]], folder: Path, *, write: bool = True) -> Iterator[tuple[Record, nn.Module]]:
-    """Append each validation to log.csv and TensorBoard (where installed); `write` is for one process among several."""
+def logged(
+    runs: Iterator[tuple[StepReport, nn.Module]], folder: Path, *, write: bool = True
+) -> Iterator[tuple[StepReport, nn.Module]]:
+    """Append each validation to log.csv and TensorBoard (where installed); `write` is for one process among several.
+
+    Rows of a killed run from the first step that is reported now on are dropped: that part is run again.
+    """
     if not write:
         yield from runs
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        board = SummaryWriter(str(folder / "tensorboard"))
-    except ImportError:
-        board = None
-    total, count = 0.0, 0
-    for record, average in runs:
-        total, count = total + record.loss, count + 1
-        if record.validation:
-            row = {
-                "step": record.step,
-                "loss": total / count,
-                "learning_rate": record.learning_rate,
-            } | record.validation
-            path = folder / "log.csv"
-            fresh = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+    board = None
+    for k, (report, average) in enumerate(runs):
+        if not k:
+            _drop_rows(folder / "log.csv", report.step)
+            board = _board(folder / "tensorboard", report.step)
+        if report.validation:
+            row = {"step": report.step, "loss": report.mean_loss, "learning_rate": report.learning_rate, **report.validation}
+            _append(folder / "log.csv", row)
             for name, value in row.items():
                 if board is not None and name != "step":
-                    board.add_scalar(name, value, record.step)
-            total, count = 0.0, 0
-        yield record, average
+                    board.add_scalar(name, value, report.step)
+        yield report, average
     if board is not None:
         board.close()
+
+
+def _board(folder: Path, step: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)
+
+
+def _append(path: Path, row: dict[str, float]) -> None:
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _drop_rows(path: Path, step: int) -> None:
+    """Keep the rows before `step`; half a row, which a kill may leave, goes as well."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names, rows = reader.fieldnames or [], list(reader)
+    kept = [row for row in rows if None not in row.values() and (row["step"] or "").isdigit() and int(row["step"]) < step]
+    if not kept:
+        path.unlink()
+        return
+    with aside(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(kept)

@@ -14,12 +14,14 @@ from stablenet.bundled import data_path
 from stablenet.cli import main
 from stablenet.images.labeled import LabeledImages, idx_folder
 from stablenet.networks import Classifier
+from stablenet.networks.architectures import ClassifierShape
 from stablenet.robustness.attacks import Attack, Attacked, CertificateViolated, attack
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified, write_attack
 from stablenet.robustness.slack import slack
-from stablenet.training.classifier import ClassifierRecipe, train
-from stablenet.training.loop import Schedule
+from stablenet.training.classifier import train
+from stablenet.training.recipe import ClassifierRecipe
+from stablenet.training.schedule import LearningSchedule
 from stablenet.weights import save
 
 EPSILONS = (36 / 255, 0.5, 1.0)
@@ -33,8 +35,10 @@ def clothes() -> LabeledImages:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Classifier:
     """A small network after some steps on the bundled images: most of them are classified rightly."""
-    schedule = Schedule(60, learning_rate=5e-3, kernel_rate=10.0, optimizer="orthogonalized", warmup_steps=5, average_decay=0.9)
-    recipe = ClassifierRecipe(scale=4, stages=((16, 2),), dense_features=32, batch_size=64, schedule=schedule)
+    pace = {"warmup_steps": 5, "average_decay": 0.9}
+    schedule = LearningSchedule(60, learning_rate=5e-3, kernel_rate=10.0, optimizer="orthogonalized", **pace)
+    shape = ClassifierShape(scale=4, stages=((16, 2),), dense_features=32)
+    recipe = ClassifierRecipe(shape, batch_size=64, precision="bf16-mixed", schedule=schedule)
     images = clothes()
     *_, (_, network) = train(recipe, images.part(0, 9000), images.part(9000, 9200), tmp_path_factory.mktemp("run"))
     return network.eval()
@@ -70,6 +74,17 @@ def test_what_was_found_is_what_it_claims(trained, held_out, found):
     assert 0 <= float(found.nearest.min()) <= float(found.nearest.max()) <= 1
     torch.testing.assert_close((found.nearest - clean).double().flatten(1).norm(dim=1)[hit], found.distances[hit])
     assert {"DeepFool"} <= set(found.found_by) <= {"DeepFool", "projected gradient", ""}
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_an_attack_leaves_each_parameter_as_frozen_as_it_was(held_out, trainable):
+    shape = ClassifierShape(scale=4, stages=((16, 1),), dense_features=8, dense_blocks=1)
+    network = Classifier(ClassifierRecipe(shape).sized(held_out.shape, 10)).eval()
+    wanted = [trainable and k % 2 == 0 for k, _ in enumerate(network.parameters())]
+    for parameter, learns in zip(network.parameters(), wanted, strict=True):
+        parameter.requires_grad_(learns)
+    attack(network, held_out.part(0, 2), Attack((0.5,), 2, 1))
+    assert [parameter.requires_grad for parameter in network.parameters()] == wanted
 
 
 def test_a_radius_that_lies_is_refuted(trained, held_out):
@@ -129,8 +144,8 @@ def test_slack_lies_below_the_constants(trained, held_out):
 def test_a_new_network_wastes_nothing_at_data(held_out):
     """Blocks begin as reflections: the Jacobian of the body has norm 1 where the certified constant is 1."""
     torch.manual_seed(0)
-    recipe = ClassifierRecipe(stages=((8, 2), (32, 2)), dense_features=64, dense_blocks=2)
-    network = Classifier(recipe.architecture(held_out.shape, 10)).eval()
+    recipe = ClassifierRecipe(ClassifierShape(stages=((8, 2), (32, 2)), dense_features=64, dense_blocks=2))
+    network = Classifier(recipe.sized(held_out.shape, 10)).eval()
     measured = slack(network, held_out, count=8)
     assert measured.jacobian_norm > 0.8 * measured.lipschitz
 
@@ -152,7 +167,7 @@ def test_bad_settings_are_refused(change, text):
 
 def test_a_network_in_training_mode_is_refused(held_out):
     with pytest.raises(ValueError, match="eval"):
-        attack(Classifier(ClassifierRecipe().architecture((1, 28, 28), 10)), held_out, QUICK)
+        attack(Classifier(ClassifierRecipe().sized((1, 28, 28), 10)), held_out, QUICK)
 
 
 def test_the_command_writes_a_table_and_two_figures(trained, tmp_path, capsys):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import stablenet
 from stablenet.cli import main
 from stablenet.networks import Denoiser, DenoiserArchitecture
 from stablenet.weights import save
@@ -70,6 +72,39 @@ def test_evaluate(weights, capsys, tmp_path):
     assert "no folder" in fails_in_one_line(capsys, "evaluate", weights, tmp_path / "absent")
     assert "sigma must lie in" in fails(capsys, "evaluate", weights, folder, "--noise-levels", "25")
     assert "seeds" in fails(capsys, "evaluate", weights, folder, "--seeds", "0")
+
+
+def test_the_version_is_told_by_the_module_too(capsys, monkeypatch):
+    main(["--version"])
+    told = capsys.readouterr().out
+    assert told.startswith(f"stablenet {stablenet.__version__} (torch ")
+    monkeypatch.setattr("sys.argv", ["stablenet", "--version"])
+    runpy.run_module("stablenet", run_name="__main__")
+    assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("command", ["certify", "evaluate", "attack", "export"])
+def test_every_command_takes_a_device(weights, command, capsys, tmp_path):
+    places = {"evaluate": [tmp_path], "export": [tmp_path / "a.onnx"]}.get(command, [])
+    found = fails_in_one_line(capsys, command, weights, *places, "--device", "abacus")
+    assert "device abacus" in found
+
+
+def test_training_takes_a_device(tmp_path, capsys):
+    for kind in ("denoiser", "classifier"):
+        found = fails_in_one_line(capsys, "train", kind, "--device", "abacus", "--output", tmp_path)
+        assert "device abacus is not supported: choose cpu or cuda" in found
+
+
+def test_an_interruption_is_one_line(weights, capsys, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stablenet.cli.certify.certify", stop)
+    with pytest.raises(SystemExit) as found:
+        main(["certify", str(weights)])
+    assert found.value.code == 130
+    assert capsys.readouterr().err == "interrupted: no file is left half-written\n"
 
 
 @pytest.mark.parametrize(

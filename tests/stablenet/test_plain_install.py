@@ -47,7 +47,8 @@ COMMANDS = {
     "attack": ["attack", "classifier-fashion-mnist", *SMALL],
     "export pt2": ["export", "classifier-fashion-mnist", "OUT/c.pt2"],
     "export onnx": ["export", "classifier-fashion-mnist", "OUT/c.onnx"],
-    "train": ["train"],
+    "train help": ["train", "--help"],
+    "train denoiser help": ["train", "denoiser", "--help"],
     "train denoiser": ["train", "denoiser", "--data", "IMAGES", "--output", "OUT/train"],
     "train classifier": ["train", "classifier", "--data", "MNIST", "--output", "OUT/train"],
 }
@@ -101,6 +102,8 @@ def found(tmp_path_factory) -> dict[str, tuple[int, str]]:
         ("evaluate", "noise 0.1569 (40/255): PSNR"),
         ("evaluate device", "noise 0.1000 (26/255): PSNR"),
         ("export pt2", "wrote"),
+        ("train help", "usage: stablenet train {denoiser,classifier}"),
+        ("train denoiser help", "--schedule.learning-rate"),
     ],
 )
 def test_commands_that_need_no_extra_work(found, command, text):

@@ -4,49 +4,30 @@ from __future__ import annotations
 
 import csv
 import math
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
 from stablenet.cli import main
 from stablenet.images.labeled import LabeledImages
 from stablenet.training.checkpoint import read
-from stablenet.training.classifier import SCHEDULE, ClassifierRecipe, evaluate, random_batch, train
+from stablenet.training.classifier import evaluate, random_batch, train
 from stablenet.training.losses import LOSSES
+from stablenet.training.recipe import SCHEDULE
 from stablenet.weights import WeightsRefused, load, read_card
-
-ROOT = Path(__file__).parents[2]
-STEPS = 6
+from tests.stablenet.trainings import bars, classifier_recipe
 
 
-def bars(count: int = 60, side: int = 8) -> LabeledImages:
-    """Horizontal, vertical and no bars in noise: a task that a few steps learn."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 90, (count, 1, side, side), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(count) % 3
-    for k, label in enumerate(labels.tolist()):
-        row = int(torch.randint(2, side - 2, (1,), generator=generator))
-        if label < 2:
-            images[k, 0].transpose(0, label)[row] += 150
-    return LabeledImages(images, labels, ("horizontal", "vertical", "none"))
-
-
-def recipe(**change: object) -> ClassifierRecipe:
-    schedule = replace(SCHEDULE, steps=STEPS, learning_rate=0.02, warmup_steps=1, validate_every=3, checkpoint_every=2)
-    values = {"stages": ((8, 1), (32, 1)), "dense_features": 8, "dense_blocks": 1, "batch_size": 8, "flip": False, "crop": 1}
-    return ClassifierRecipe(**{**values, "precision": "32-true", "schedule": schedule, **change})
-
-
-def run(folder: Path, *, stop: int | None = None, **change: object) -> dict[str, Tensor]:
-    for record, _ in train(recipe(**change), bars(), bars(), folder):
+def run_classifier(folder: Path, *, stop: int | None = None, **change: object) -> dict[str, Tensor]:
+    for record, _ in train(classifier_recipe(**change), bars(), bars(), folder):
         if record.step == stop:
             break
     return read(folder / "checkpoint.safetensors")[0]
@@ -55,7 +36,7 @@ def run(folder: Path, *, stop: int | None = None, **change: object) -> dict[str,
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_teaches_to_certify(loss, tmp_path):
     schedule = replace(SCHEDULE, steps=60, learning_rate=0.02, warmup_steps=5, average_decay=0.9, validate_every=60)
-    *_, (record, network) = train(recipe(loss=loss, schedule=schedule, batch_size=32), bars(), bars(), tmp_path)
+    *_, (record, network) = train(classifier_recipe(loss=loss, schedule=schedule, batch_size=32), bars(), bars(), tmp_path)
     table = evaluate(network, bars(), (0.0, 0.1, 0.3))
     assert table[0.0] >= 0.9
     assert table[0.1] >= 0.7
@@ -65,42 +46,31 @@ def test_every_loss_teaches_to_certify(loss, tmp_path):
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, stop):
-    whole = run(tmp_path / "whole")
-    run(tmp_path / "cut", stop=stop)
-    resumed = run(tmp_path / "cut")
+    whole = run_classifier(tmp_path / "whole")
+    run_classifier(tmp_path / "cut", stop=stop)
+    resumed = run_classifier(tmp_path / "cut")
     assert not [key for key in whole if not torch.equal(whole[key], resumed[key])]
 
 
-WORKER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from lightning_fabric import Fabric
-from tests.stablenet.test_training_classifier import bars, recipe
-from stablenet.training.classifier import train
-fabric = Fabric(accelerator="cpu", devices=int(sys.argv[2]), strategy="ddp")
-for _ in train(recipe(), bars(), bars(), Path(sys.argv[1]), fabric=fabric):
-    pass
-"""
+def _worker(folder: Path, rank: int, port: int) -> None:
+    os.environ.update(MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    for _ in train(classifier_recipe(), bars(), bars(), folder, fabric=fabric):
+        pass
 
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    one = run(tmp_path / "one")
-    (tmp_path / "worker.py").write_text(WORKER)
+    one = run_classifier(tmp_path / "one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_PORT": str(port)}
-    subprocess.run(
-        [sys.executable, str(tmp_path / "worker.py"), str(tmp_path / "two"), "2"],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        timeout=240,
-        capture_output=True,
-    )
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_worker, args=(tmp_path / "two", rank, port)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(240)
+        assert worker.exitcode == 0
     two = read(tmp_path / "two" / "checkpoint.safetensors")[0]
     assert one.keys() == two.keys()
     for key, value in one.items():
@@ -130,7 +100,7 @@ def test_a_shift_brings_no_border_into_the_image():
 
 def test_a_shift_beyond_the_image_is_refused(tmp_path):
     with pytest.raises(ValueError, match="crop must be smaller than the images, got 8"):
-        next(train(replace(recipe(), crop=8), bars(), bars(), tmp_path))
+        next(train(replace(classifier_recipe(), crop=8), bars(), bars(), tmp_path))
 
 
 def test_losses_at_known_values():
