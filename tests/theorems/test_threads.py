@@ -20,6 +20,7 @@ from stablenet.blocks import GradientFlow
 from stablenet.linear import Conv2d, PolyphaseConv2d, strips
 from stablenet.linear.spreading import one_thread_a_kernel, spread
 from stablenet.networks import Denoiser, DenoiserArchitecture
+from stablenet.spectral import UnboundedError
 
 THREADS = 4
 
@@ -225,18 +226,18 @@ def test_one_thread_a_kernel_nests_and_restores_after_an_exception():
 @pytest.mark.parametrize("side", [9, 32, 100])
 def test_a_weight_of_another_shape_is_the_same_map_by_strips(shape, side):
     """The padding belongs to the map: from the shape of the kernel, strips counted rows twice."""
-    block = GradientFlow(Conv2d(2, 4, 3), LinearSpline(4, segments=3)).double().eval()
-    block.linear.weight = nn.Parameter(torch.randn(shape, dtype=torch.float64))
+    weight = torch.randn(shape, dtype=torch.float64)
     x = torch.randn(1, 2, max(side, 16), max(side, 16), dtype=torch.float64)
-    size = x.shape[2] + 2 - shape[2] + 1, x.shape[3] + 2 - shape[3] + 1
-    with torch.no_grad():
-        restored = block(x)
-    inner = nn.functional.conv2d(x, block.linear.weight, block.bias, padding=1)
-    assert inner.shape[2:] == size
-    expected = x - block.schedule.step_size * nn.functional.conv_transpose2d(
-        block.activation(inner), block.linear.weight, padding=1
-    )
-    torch.testing.assert_close(restored, expected.detach(), rtol=1e-12, atol=1e-12)
+    found = strips.in_strips(x, weight, None, torch.relu, padding=1)
+    inner = nn.functional.conv2d(x, weight, padding=1)
+    torch.testing.assert_close(found, nn.functional.conv_transpose2d(inner.relu(), weight, padding=1), rtol=1e-12, atol=1e-12)
+
+
+def test_a_block_refuses_a_weight_of_another_shape():
+    block = GradientFlow(Conv2d(2, 4, 3), LinearSpline(4, segments=3)).eval()
+    block.linear.weight = nn.Parameter(torch.randn(4, 2, 1, 15))
+    with torch.no_grad(), pytest.raises(UnboundedError, match="shape"):
+        block(torch.randn(1, 2, 32, 32))
 
 
 def test_a_polyphase_block_by_threads_is_the_block():
