@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,7 @@ def _flow(block: Flow) -> LayerError:
 
 def _field_error(block: Flow, norm_of_a: float) -> Callable[[float, float, float], tuple[float, float]]:
     """(|x|, |b|, unit) -> (|fl(k) - k|, |fl(k)|) of k = A^T relu(A x + b)."""
-    linear = block.linear
+    linear = cast(nn.Module, block.linear)
     if type(linear) not in (Dense, Conv1d, Conv2d, Conv3d):
         raise NotCertified(f"no rounding bound for a block over {type(linear).__name__}")
     absolute = copy.deepcopy(linear).requires_grad_(False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -96,10 +97,10 @@ def certified_predictions(network: nn.Module, images: Tensor, *, batch_size: int
     rounding = None
     if type(network) is Classifier:
         largest = max(float((part.double() - 0.5).flatten(1).norm(dim=1).max()) for part in images.split(batch_size))
-        rounding = forward_error.difference_errors(exact, norm=largest * (1 + 1e-12))
+        rounding = forward_error.difference_errors(cast(Classifier, exact), norm=largest * (1 + 1e-12))
     elif forward_error.logits.covers(network):
         rounding = forward_error.logits.of(exact)
-    return logits.argmax(1), certified_radius(logits, exact.pairwise_lipschitz(), rounding=rounding)
+    return logits.argmax(1), certified_radius(logits, cast(Classifier, exact).pairwise_lipschitz(), rounding=rounding)
 
 
 def in_double(network: nn.Module) -> nn.Module:
