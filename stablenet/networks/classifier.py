@@ -74,7 +74,8 @@ class Classifier(nn.Module):
         return block
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        logits: Tensor = self.head(self.features(x))
+        return logits
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, n), what the head sees of images: nonexpansive, by the certificate of `body`."""
@@ -82,7 +83,8 @@ class Classifier(nn.Module):
         x = self.lift(x - 0.5)
         if torch.is_autocast_enabled(x.device.type):  # else every sum of a block would be promoted and converted back
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return self.body(x)
+        features: Tensor = self.body(x)
+        return features
 
     def _check(self, x: Tensor) -> None:
         a = self.architecture

@@ -7,6 +7,7 @@ depth (docs/theorems.md, C6); conditioning by the perspective s sigma(./s) keeps
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class Denoiser(nn.Module):
         range, or of a shape that does not match the batch.
     """
 
+    knots: Tensor
+
     def __init__(self, architecture: DenoiserArchitecture = DenoiserArchitecture()) -> None:  # noqa: B008 - frozen
         super().__init__()
         self.architecture = a = architecture
@@ -55,7 +58,7 @@ class Denoiser(nn.Module):
     def _block(a: DenoiserArchitecture) -> GradientFlow:
         polyphase = a.scale == 2 and a.kernel_size % 4 == 3 and not a.extra_channels
         inputs = a.channels * (1 if polyphase else a.scale**2) + a.extra_channels
-        linear = (PolyphaseConv2d if polyphase else Conv2d)(inputs, a.features, a.kernel_size)
+        linear: Conv2d | PolyphaseConv2d = (PolyphaseConv2d if polyphase else Conv2d)(inputs, a.features, a.kernel_size)
         with torch.no_grad():
             linear.weight.copy_(initial_kernels(a, linear.weight))
         spline = LinearSpline(a.features, segments=a.segments)
@@ -69,8 +72,14 @@ class Denoiser(nn.Module):
     def max_noise_level(self) -> float:
         return self.architecture.max_noise_level
 
+    def flows(self) -> list[GradientFlow]:
+        """The blocks, first to last."""
+        return [cast(GradientFlow, block) for block in self.blocks]
+
     def anchor_weights(self) -> Tensor:
         """a_k at each knot of the noise level, (blocks, knots) in (0, 1); the last block's at least 1 - averagedness."""
+        if self.anchors is None:
+            raise ValueError("this denoiser is a relaxed composition: it has no anchors")
         floor = torch.zeros(len(self.blocks), 1, device=self.anchors.device, dtype=torch.float64)
         floor[-1] = 1 - self.architecture.averagedness + 1e-6
         return floor + (1 - floor) * torch.sigmoid(self.anchors.double())
@@ -90,11 +99,12 @@ class Denoiser(nn.Module):
         growth = Growth.between(self.architecture, architecture)
         grown = Denoiser(architecture).to(self.log_scales)
         grown.log_scales.copy_(growth.log_scales(self.log_scales))
-        grown.anchors.copy_(growth.anchors(self.anchor_weights()))
-        for k, block in enumerate(grown.blocks):
-            source = self.blocks[k // growth.copies]
+        if grown.anchors is not None:
+            grown.anchors.copy_(growth.anchors(self.anchor_weights()))
+        for k, block in enumerate(grown.flows()):
+            source = self.flows()[k // growth.copies]
             block.linear.weight.copy_(growth.kernel(source.linear.weight))
-            block.activation.logits.copy_(source.activation.logits)
+            block.activation.load_state_dict(source.activation.state_dict())
         enforce(grown, certified=True)
         return grown.train(self.training)
 
@@ -111,7 +121,7 @@ class Denoiser(nn.Module):
         weights = self._interpolation(levels)
         origin = self.lift(x - 0.5).contiguous(memory_format=torch.channels_last)
         scales = (levels + 1e-7)[:, None] * torch.exp(_interpolate(weights[..., None], self.log_scales))
-        scales = self.blocks[0].linear.expand(scales)[..., None, None]
+        scales = self.flows()[0].linear.expand(scales)[..., None, None]
         if self.anchors is None:
             current = origin
             for block, scale in zip(self.blocks, scales, strict=True):
@@ -190,7 +200,7 @@ def _certify(denoiser: Denoiser) -> CertificateTree:
         step = total.then(tree.certificate)
         # Lipschitz and alpha are affine in the anchor weight: the worse end of its range over the noise levels
         ends = [mix([step, IDENTITY], [1 - weight, weight]) for weight in (low, high)]
-        alphas = [end.averagedness for end in ends]
-        total = Certificate(max(end.lipschitz for end in ends), None if None in alphas else max(alphas))
+        alphas = [end.averagedness for end in ends if end.averagedness is not None]
+        total = Certificate(max(end.lipschitz for end in ends), max(alphas) if len(alphas) == len(ends) else None)
     reason = f"anchored to the input, a >= {min(smallest):.3g}, last a >= {smallest[-1]:.6g}"
     return CertificateTree("Denoiser", total.conjugate(), reason, trees)

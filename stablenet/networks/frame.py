@@ -25,10 +25,10 @@ def initial_kernels(a: DenoiserArchitecture, weight: Tensor) -> Tensor:
     """
     side = a.kernel_size * (1 if weight.shape[1] == a.channels else a.scale)
     noise = 0.02 * torch.randn_like(weight) / math.sqrt(weight[0].numel())
-    atoms = [] if a.extra_channels else [*_atoms(a.channels, a.features, side)]
-    if not atoms:
+    frames = [] if a.extra_channels else [*_atoms(a.channels, a.features, side)]
+    if not frames:
         return 10 * noise
-    atoms = torch.cat(atoms)
+    atoms = torch.cat(frames)
     if weight.shape[1] != a.channels:
         r, k = a.scale, a.kernel_size
         shape = (len(atoms), a.channels, k, r, k, r)

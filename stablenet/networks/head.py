@@ -31,7 +31,8 @@ class PairwiseHead(nn.Module):
     def distances(self) -> Tensor:
         """(classes, classes): |w_i/|w_i| - w_j/|w_j||, differentiable off the diagonal, where training pushes on them."""
         rows = functional.normalize(self.weight)
-        return (2 - 2 * rows @ rows.T).clamp_min(1e-6).sqrt()
+        distances: Tensor = (2 - 2 * rows @ rows.T).clamp_min(1e-6).sqrt()
+        return distances
 
     def pairwise_lipschitz(self) -> Tensor:
         """(classes, classes) float64: the constant of each difference of logits, rounded up; 0 on the diagonal.

@@ -6,12 +6,14 @@ Source: conjugation by an isometry and convex combinations keep the Lipschitz co
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import Tensor, nn
 
 from stablenet.certificate import CertificateTree, NotCertified, certify, mix, rule
 
-GROUP = (((), False), ((2, 3), False), ((2,), False), ((3,), False))
-GROUP += tuple((axes, True) for axes, _ in GROUP)
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2, 3), (2,), (3,))
+GROUP = tuple((axes, transposed) for transposed in (False, True) for axes in FLIPS)
 """Axes to flip, then whether to transpose: the eight symmetries of the square."""
 
 
@@ -36,14 +38,14 @@ class Symmetrized(nn.Module):
 
     @property
     def channels(self) -> int:
-        return self.denoiser.channels
+        return int(cast(Any, self.denoiser).channels)
 
     @property
     def max_noise_level(self) -> float:
-        return self.denoiser.max_noise_level
+        return float(cast(Any, self.denoiser).max_noise_level)
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
-        total = self.denoiser(x, sigma)
+        total: Tensor = self.denoiser(x, sigma)
         for axes, transposed in GROUP[1 : self.elements]:
             moved = x.flip(axes)
             moved = moved.transpose(2, 3) if transposed else moved
