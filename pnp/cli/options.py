@@ -62,7 +62,7 @@ class Solving:
     the last few steps (Anderson)."""
     factor: Annotated[float | None, option("FLOAT", "halfway to the largest that the theorem takes")] = None
     """Of the overrelaxed scheme: how much longer its steps are."""
-    prior: Literal["plain", "clipped"] = "plain"
+    prior: Annotated[Literal["clipped", "plain"] | None, option("{clipped,plain}", "clipped for pgd, else plain")] = None
     """clipped: the denoised image is projected onto [0, 1], with which a fixed point is proved to exist."""
     step_size: Annotated[float | None, option("FLOAT", "chosen so that the theorem holds")] = None
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
@@ -78,8 +78,9 @@ class Solving:
         return ALGORITHMS[self.algorithm](step_size=self.step_size)
 
     def make_prior(self, denoiser: nn.Module) -> Prior:
-        """The denoiser made ready, with its result clipped to [0, 1] if that was asked for."""
-        return prior(Clipped(denoiser) if self.prior == "clipped" else denoiser)
+        """The denoiser made ready, with its result clipped to [0, 1] or as it is."""
+        clipped = (self.prior or ("clipped" if self.algorithm == "pgd" else "plain")) == "clipped"
+        return prior(Clipped(denoiser) if clipped else denoiser)
 
     def make_scheme(self, averagedness: float | None) -> Scheme[Any]:
         """The scheme by its name, for a map of that averagedness.

@@ -70,8 +70,8 @@ def test_every_algorithm_runs_under_every_scheme(
     assert facts["algorithm"].lower().startswith(algorithm.replace("-", "")) and facts["scheme"].lower().startswith(scheme)
 
 
-def test_a_clipped_prior_proves_that_a_fixed_point_exists(run: object, capsys: pytest.CaptureFixture) -> None:
-    run("deblur", "--prior", "clipped", "--scheme", "anderson", "--float")
+def test_the_default_prior_is_clipped_and_proves_that_a_fixed_point_exists(run: object, capsys: pytest.CaptureFixture) -> None:
+    run("deblur", "--scheme", "anderson", "--float")
     printed = capsys.readouterr().out
     assert "a fixed point exists: " in printed and "assuming a fixed point exists" not in printed
     assert float(read_image(Path("pnp-output/restored.png")).pixels.min()) >= 0
