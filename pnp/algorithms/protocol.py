@@ -112,7 +112,7 @@ def settled_relaxation(name: str, needs: Needs, relaxation: float | None, prior:
         return relaxation
     if certificate.averagedness is None or (needs.strict and certificate.is_averaged):
         return 1.0
-    return min(1.0, largest_relaxation(certificate, FIRM))
+    return min(1.0, largest_relaxation(certificate, FIRM if needs.strict else needs.averagedness))
 
 
 def settled(value: float | None) -> float:

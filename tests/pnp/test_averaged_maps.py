@@ -95,6 +95,7 @@ CASES = {
     "pgd": (pnp.PGD(), 0.9),
     "pgd-firm": (pnp.PGD(), 0.5),
     "hqs": (pnp.HQS(), 0.8),
+    "hqs-firm": (pnp.HQS(), 0.5),
     "drs": (pnp.DRS(), 0.5),
     "admm-relaxed": (pnp.ADMM(), 0.9),
     "red": (pnp.RED(), 1.0),
