@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -204,7 +204,7 @@ class _Search:
                 candidates[left] = self._autoattack(epsilon, left)
                 yield "AutoAttack", candidates
 
-    def _foolbox(self):
+    def _foolbox(self) -> tuple[Any, Any]:
         try:
             import foolbox
         except ImportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ def smallest_changes(found: Mapping[str, Attacked], images: Tensor, classes: tup
         figure.savefig(temporary, dpi=120)
 
 
-def _show(axes, image: Tensor, title: str) -> None:
+def _show(axes: Any, image: Tensor, title: str) -> None:
     pixels = image.float().clamp(0, 1).permute(1, 2, 0).numpy()
     axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, fontsize=7)

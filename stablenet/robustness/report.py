@@ -6,8 +6,9 @@ Source: docs/theorems.md, R1.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,13 @@ def certified(network: nn.Module, images: LabeledImages) -> tuple[Tensor, Tensor
     ------
     ValueError : images of another shape than the network's, or labels beyond its classes.
     """
-    _require_classes(network.pairwise_lipschitz(), images)
+    _require_classes(cast(Classifier, network).pairwise_lipschitz(), images)
     return certified_predictions(network, images.images.float() / 255)
 
 
 def certified_quickly(network: nn.Module, images: LabeledImages) -> tuple[Tensor, Tensor]:
     """As `certified`, from logits in the network's own precision and an allowance for their rounding: to validate with."""
-    constants = network.pairwise_lipschitz()
+    constants = cast(Classifier, network).pairwise_lipschitz()
     _require_classes(constants, images)
     logits = logits_of(network, images)
     return logits.argmax(1), certified_radius(logits, constants)
@@ -93,7 +94,7 @@ def write_attack(network: Classifier, images: LabeledImages, settings: Attack, f
     return found
 
 
-def _write_table(path: Path, columns: dict[str, Tensor | tuple[str, ...]]) -> None:
+def _write_table(path: Path, columns: Mapping[str, Tensor | tuple[str, ...]]) -> None:
     """One row an image, beginning with its index."""
     lists = [values.tolist() if isinstance(values, Tensor) else values for values in columns.values()]
     with aside(path) as temporary, temporary.open("w", newline="") as file:

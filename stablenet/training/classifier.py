@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,7 @@ def _objective(recipe: ClassifierRecipe, dataset: LabeledImages, model: nn.Modul
         images, labels = images[share].to(device), labels[share].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision.half):
             logits = network(images)
-        constants = model.head.distances()
+        constants = cast(Classifier, model).head.distances()
         return LOSSES[recipe.loss](logits.float(), labels, constants, offset=recipe.offset, temperature=recipe.temperature)
 
     return loss

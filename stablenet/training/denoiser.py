@@ -8,14 +8,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from stablenet.activations import fuse
 from stablenet.bundled import weights_path
-from stablenet.evaluation import evaluate
+from stablenet.evaluation import ImageDenoiser, evaluate
 from stablenet.images.photographs import Items, add_noise, random_patches
 from stablenet.networks.denoiser import Denoiser
 from stablenet.training import fingerprint
@@ -41,7 +41,8 @@ def initial(recipe: DenoiserRecipe) -> Denoiser:
         torch.manual_seed(recipe.seed)
         if recipe.start is None:
             return Denoiser(recipe.architecture)
-        return load(weights_path(recipe.start), kind="denoiser").grown(recipe.architecture).requires_grad_(True)
+        source = cast(Denoiser, load(weights_path(recipe.start), kind="denoiser"))
+        return source.grown(recipe.architecture).requires_grad_(True)
 
 
 def train(
@@ -72,7 +73,7 @@ def train(
 
     def validate(average: nn.Module) -> dict[str, float]:
         fuse(average, False)
-        return {f"psnr_{round(255 * k)}": v for k, v in evaluate(average, validation, levels).items()}
+        return {f"psnr_{round(255 * k)}": v for k, v in evaluate(cast(ImageDenoiser, average), validation, levels).items()}
 
     task = Task(
         model,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -192,7 +192,7 @@ class _Run:
         return f"the checkpoint of step {self.kept} is kept" if self.kept else "there is no checkpoint yet"
 
 
-def groups_of(model: nn.Module, kernel_rate: float) -> list[dict]:
+def groups_of(model: nn.Module, kernel_rate: float) -> list[dict[str, Any]]:
     """Kernels live on a sphere that enforcement sets; what they are measured against moves faster."""
     blocks = [module for module in model.modules() if isinstance(module, Enforced)]
     constrained = {id(parameter) for block in blocks for parameter in block.constrained_parameters()}
@@ -211,5 +211,5 @@ def mixed(*numbers: int) -> int:
 def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for old, new in zip(average.parameters(), model.parameters(), strict=True):
         old.lerp_(new.to(old.dtype), 1 - decay)
-    for old, new in zip(average.buffers(), model.buffers(), strict=True):
-        old.copy_(new)
+    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(buffer)

@@ -6,13 +6,17 @@ Source: cross-entropy with offset and temperature [Prach2022]; radii (f_y - f_j)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Loss(Protocol):
+    """A mean over a batch, as `cross_entropy`."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, constants: Tensor, *, offset: float, temperature: float) -> Tensor: ...
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, constants: Tensor, *, offset: float, temperature: float) -> Tensor:

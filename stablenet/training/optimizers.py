@@ -8,6 +8,7 @@ singular values alike (measured in docs/classifier-design.md).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,10 @@ def evened(matrix: Tensor, share: float, *, half: bool = False) -> Tensor:
     return (moved.T if transposed else moved).reshape(matrix.shape)
 
 
+Groups = list[dict[str, Any]]
+"""Of parameters with their settings, as torch's optimizers take them."""
+
+
 class OrthogonalizedMomentum(torch.optim.Adam):
     """Nesterov momentum with `orthogonalized` steps in groups that say `orthogonal=True`, Adam in the others.
 
@@ -57,7 +62,7 @@ class OrthogonalizedMomentum(torch.optim.Adam):
 
     def __init__(
         self,
-        groups: list[dict],
+        groups: Groups,
         *,
         lr: float,
         betas: tuple[float, float],
@@ -69,7 +74,7 @@ class OrthogonalizedMomentum(torch.optim.Adam):
         super().__init__(groups, lr=lr, betas=betas)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override] # torch overloads it
         for group in self.param_groups:
             for weight in group["params"] if group.get("orthogonal") else ():
                 if weight.grad is not None:
@@ -93,7 +98,9 @@ OPTIMIZERS = ("adam", "orthogonalized")
 BETAS = (0.9, 0.99)
 
 
-def build(name: str, groups: list[dict], rate: float, *, half: bool = False, evenness: float = 0.0) -> torch.optim.Optimizer:
+def build(
+    name: str, groups: list[dict[str, Any]], rate: float, *, half: bool = False, evenness: float = 0.0
+) -> torch.optim.Optimizer:
     """The optimizer of that name, one of OPTIMIZERS."""
     if name == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=BETAS)

@@ -50,7 +50,7 @@ class Session:
         """
         precision = settle(self.recipe.precision, self.fabric.device)
         try:
-            with Progress(disable=None) as progress:
+            with Progress() as progress:
                 if self.fabric.is_global_zero:
                     progress.console.print(f"precision {precision}")
                 bar = progress.add_task("training", total=self.recipe.schedule.steps)
