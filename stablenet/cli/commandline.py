@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             return run_training(arguments[1:])
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="stablenet", description=DESCRIPTION, args=arguments).run()
+    except ImportError as error:
+        print(f"error: a package is missing ({error}): pip install 'stablenet[attack,export,train]'", file=sys.stderr)
+        raise SystemExit(2) from None
     except (ValueError, NotCertified, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

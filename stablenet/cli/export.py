@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from stablenet.devices import find_device
 
 @dataclass(frozen=True)
 class Export(Common):
-    """Write a classifier as ONNX or a torch program: images in, logits and certified radii out, nothing else needed."""
+    """Write a network as ONNX or a torch program that needs nothing else: of a classifier logits and certified radii come out,
+    of a denoiser images."""
 
     output: tyro.conf.Positional[Path]
     """A path ending in .onnx or .pt2; a card, its name with .json at the end, goes beside it."""
@@ -25,5 +27,6 @@ class Export(Common):
             raise ValueError(f"programs are written for the CPU, and run elsewhere when moved: drop --device {self.device}")
         from stablenet.export import card_path, write
 
-        path = write(self.network(kind="classifier"), self.output)
-        print(f"wrote {path} and {card_path(path).name}: outputs are logits and certified l2 radii")
+        path = write(self.network(), self.output)
+        outputs = json.loads(card_path(path).read_text())["outputs"]
+        print(f"wrote {path} and {card_path(path).name}: outputs are {' and '.join(outputs)}")

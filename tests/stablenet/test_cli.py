@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,12 @@ def test_training_takes_a_device(tmp_path, capsys):
     for kind in ("denoiser", "classifier"):
         found = fails_in_one_line(capsys, "train", kind, "--device", "abacus", "--output", tmp_path)
         assert "device abacus is not supported: choose cpu or cuda" in found
+
+
+def test_a_missing_package_is_one_line(weights, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "stablenet.evaluation", None)
+    found = fails_in_one_line(capsys, "evaluate", weights, weights.parent)
+    assert "a package is missing" in found and "pip install" in found
 
 
 def test_an_interruption_is_one_line(weights, capsys, monkeypatch):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stablenet.networks import Denoiser, DenoiserArchitecture
+from stablenet.enforcement import enforce
+from stablenet.networks import Classifier, ClassifierArchitecture, Denoiser, DenoiserArchitecture
 from stablenet.weights import save
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +41,13 @@ COMMANDS = {
     "version": ["--version"],
     "help": ["--help"],
     "certify": ["certify", "WEIGHTS"],
-    "certify images": ["certify", "classifier-fashion-mnist", "--data", "MNIST", "--output", "OUT"],
+    "certify images": ["certify", "CLASSIFIER", "--data", "MNIST", "--output", "OUT"],
     "certify cuda": ["certify", "WEIGHTS", "--device", "cuda:99"],
     "evaluate": ["evaluate", "WEIGHTS", "IMAGES"],
     "evaluate device": ["evaluate", "WEIGHTS", "IMAGES", "--device", "cpu", "--noise-levels", "0.1"],
-    "attack": ["attack", "classifier-fashion-mnist", *SMALL],
-    "export pt2": ["export", "classifier-fashion-mnist", "OUT/c.pt2"],
-    "export onnx": ["export", "classifier-fashion-mnist", "OUT/c.onnx"],
+    "attack": ["attack", "CLASSIFIER", *SMALL],
+    "export pt2": ["export", "CLASSIFIER", "OUT/c.pt2"],
+    "export onnx": ["export", "CLASSIFIER", "OUT/c.onnx"],
     "train help": ["train", "--help"],
     "train denoiser help": ["train", "denoiser", "--help"],
     "train denoiser": ["train", "denoiser", "--data", "IMAGES", "--output", "OUT/train"],
@@ -73,16 +74,16 @@ def found(tmp_path_factory) -> dict[str, tuple[int, str]]:
         (place / name).mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)).save(place / "images" / "a.png")
     write_mnist(place / "mnist")
-    save(Denoiser(DenoiserArchitecture(features=4, kernel_size=3, blocks=2)), place / "small.safetensors")
-    names = {"WEIGHTS": place / "small.safetensors", "IMAGES": place / "images", "MNIST": place / "mnist", "OUT": place / "out"}
-    commands = {
-        key: [
-            str(names.get(a.split("/")[0], a)) + a[len(a.split("/")[0]) :] if a.split("/")[0] in names else a for a in arguments
-        ]
-        for key, arguments in COMMANDS.items()
-    }
+    classifier = Classifier(ClassifierArchitecture(stages=((4, 1),), dense_features=8, dense_blocks=1))
+    for name, network in (("d", Denoiser(DenoiserArchitecture(features=4, kernel_size=3, blocks=2))), ("c", classifier)):
+        enforce(network, certified=True)
+        save(network, place / f"{name}.safetensors")
+    text = json.dumps(COMMANDS)
+    places = {"WEIGHTS": "d.safetensors", "CLASSIFIER": "c.safetensors", "IMAGES": "images", "MNIST": "mnist", "OUT": "out"}
+    for name, path in places.items():
+        text = text.replace(name, str(place / path))
     run = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(commands)],
+        [sys.executable, "-c", RUN, text],
         cwd=place,
         capture_output=True,
         text=True,
