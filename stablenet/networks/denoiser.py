@@ -136,7 +136,7 @@ class Denoiser(nn.Module):
 
     def _interpolation(self, levels: Tensor) -> Tensor:
         """(batch, knots): the weights of linear interpolation between the knots of the noise level."""
-        right = torch.searchsorted(self.knots, levels, right=True).clamp_(1, len(self.knots) - 1)
+        right = (levels[:, None] >= self.knots).sum(1).clamp(1, len(self.knots) - 1)  # ONNX has no searchsorted
         low, high = self.knots[right - 1], self.knots[right]
         part = ((levels - low) / (high - low)).clamp(0, 1)[:, None]
         rows = torch.arange(len(self.knots), device=levels.device)
@@ -151,13 +151,15 @@ class Denoiser(nn.Module):
                 f"x has dtype {x.dtype} but the weights are {self.log_scales.dtype}: scale images to [0, 1] and convert x with "
                 f".to({self.log_scales.dtype}), or the network with .to({x.dtype})"
             )
-        if not self.training and not torch.isfinite(x.sum()):
+        if not (self.training or torch.compiler.is_compiling() or torch.isfinite(x.sum())):
             raise ValueError("x holds NaN or infinity: check the measurement or the step that produced it")
 
     def _noise_levels(self, sigma: float | Tensor | None, x: Tensor) -> Tensor:
         if sigma is None:
             raise ValueError("sigma, the noise level, is missing: a standard deviation for images in [0, 1], as 25/255")
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+        if torch.compiler.is_compiling():  # an exported graph cannot look at their values: it clamps them (`stablenet.graphs`)
+            return levels
         if levels.numel() not in (1, len(x)):
             raise ValueError(f"sigma must be a number or hold one per image ({len(x)}), got {levels.numel()} values")
         low, high = float(levels.min()), float(levels.max())
