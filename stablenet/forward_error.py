@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stablenet import spectral
 from stablenet.activations import smoothness
-from stablenet.blocks.flow import Flow
+from stablenet.blocks.flow import Flow, RungeKutta
 from stablenet.blocks.gradient_flow import GradientFlow
 from stablenet.butcher import Number
 from stablenet.certificate import NotCertified, certify
@@ -73,11 +73,12 @@ def _unit(dtype: torch.dtype) -> float:
 
 
 @layer(Flow, GradientFlow)
-def _flow(block: Flow) -> LayerError:
+def _flow(block: RungeKutta) -> LayerError:
     """The steps of a Runge-Kutta method, each as the tableau says, on norms instead of vectors."""
     if type(block.activation) is not nn.ReLU:
         raise NotCertified(f"no rounding bound for a block with {type(block.activation).__name__}: only ReLU is exact")
-    step_size, steps, tableau = block.schedule.step_size, block.schedule.steps, block.tableau
+    schedule, tableau = block.schedule_in_evaluation(), block.tableau
+    step_size, steps = schedule.step_size, schedule.steps
     norm_of_a = block.spectral_norm_bound()
     z = step_size * smoothness(block.activation) * norm_of_a**2
     lipschitz = tableau.lipschitz(z)
@@ -112,7 +113,7 @@ def _flow(block: Flow) -> LayerError:
     return error
 
 
-def _field_error(block: Flow, norm_of_a: float) -> Callable[[float, float, float], tuple[float, float]]:
+def _field_error(block: RungeKutta, norm_of_a: float) -> Callable[[float, float, float], tuple[float, float]]:
     """(|x|, |b|, unit) -> (|fl(k) - k|, |fl(k)|) of k = A^T relu(A x + b)."""
     linear = cast(nn.Module, block.linear)
     if type(linear) not in (Dense, Conv1d, Conv2d, Conv3d):

@@ -17,6 +17,7 @@ from stablenet.interlayers import IsometricLift, NormPool2d
 from stablenet.linear import Conv2d
 from stablenet.networks.classifier import Classifier
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.symmetrized import Symmetrized
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -38,6 +39,9 @@ class WithRadius(nn.Module):
     Inside, everything is float64; logits and radius leave in the precision of the weights. radius is the certified l2 radius of
     the logits that leave, less their rounding and that of the pass (`forward_error`), rounded down; 0 where the largest tie.
     """
+
+    constants: Tensor
+    rounding: Tensor
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -65,19 +69,23 @@ class WithLevels(nn.Module):
     network : a denoiser, with a certificate for every sigma in that range, which thus holds whatever is fed.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Denoiser | Symmetrized) -> None:
         super().__init__()
         self.network, self.highest = plain(network), float(network.max_noise_level)
         for part in self.network.modules():
-            if isinstance(part, Denoiser):
-                part.lift = _ConvolvedLift(part.lift, part.channels).to(part.log_scales)
+            if isinstance(part, Denoiser):  # only here is its lift another than the one its certificate speaks of
+                lift = _ConvolvedLift(vars(part).pop("lift"), part.channels)
+                part.add_module("lift", lift.to(part.log_scales))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.network(x, sigma.clamp(0.0, self.highest))
+        denoised: Tensor = self.network(x, sigma.clamp(0.0, self.highest))
+        return denoised
 
 
 class _ConvolvedLift(nn.Module):
     """An `IsometricLift` as a strided convolution with unit vectors: exact in every precision, no remainders of sizes."""
+
+    kernel: Tensor
 
     def __init__(self, lift: IsometricLift, channels: int) -> None:
         super().__init__()
@@ -141,7 +149,7 @@ def _unfolded(network: nn.Module) -> nn.Module:
     """The network, its convolutions and pools in operations that ONNX Runtime has in float64."""
     for part in list(network.modules()):
         if isinstance(part, Flow) and type(part.linear) is Conv2d:
-            part.linear = _UnfoldedConv2d(part.linear)
+            part.add_module("linear", _UnfoldedConv2d(part.linear))
         for name, child in list(part.named_children()):
             if type(child) is NormPool2d:
                 setattr(part, name, _SummedPool(child.size))

@@ -17,12 +17,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from stablenet import cards, certify, tableaus
+from stablenet import cards, certify, enforce, tableaus
 from stablenet.bundled import available, data_path
 from stablenet.certificate import CertificateTree, rule
 from stablenet.enforcement import Rescale, Step, Substeps
 from stablenet.entries import read_tableau, write_tableau
-from stablenet.networks import Classifier, Denoiser, DenoiserArchitecture, Symmetrized
+from stablenet.networks import Classifier, ClassifierArchitecture, Denoiser, DenoiserArchitecture, Symmetrized
 from stablenet.weights import WeightsRefused, load, pretrained, save
 from tests.inventory import ARCHITECTURES, CLASSIFIERS, wild_classifier, wild_denoiser
 from tests.inventory.tableaus import RADII
@@ -294,3 +294,17 @@ def test_provenance_must_be_json_and_leave_the_card_alone(extra, tmp_path):
     with pytest.raises(WeightsRefused, match="not saved: "):
         save(Denoiser(SMALL).eval(), tmp_path / "net.safetensors", **extra)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_beyond_its_constraint_is_refused_and_not_changed(tmp_path):
+    for network in (Denoiser(SMALL), Classifier(ClassifierArchitecture(height=8, width=8, stages=((4, 1),), dense_features=8))):
+        network.eval()
+        block = next(m for m in network.modules() if hasattr(m, "linear"))
+        with torch.no_grad():
+            block.linear.weight.mul_(100)
+        monster = copy.deepcopy(network.state_dict())
+        with pytest.raises(WeightsRefused, match=r"call stablenet.enforce\(network, certified=True\) first"):
+            save(network, tmp_path / "net.safetensors")
+        assert all(torch.equal(monster[k], v) for k, v in network.state_dict().items())
+        enforce(network, certified=True)
+        save(network, tmp_path / "net.safetensors")
