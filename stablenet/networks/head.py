@@ -40,7 +40,7 @@ class PairwiseHead(nn.Module):
         Computed from the rows as the forward pass uses them, rounding of the normalization included.
         """
         rows = functional.normalize(self.weight.detach()).double().cpu()
-        distances = (rows[:, None] - rows[None]).norm(dim=-1)
+        distances: Tensor = torch.linalg.vector_norm(rows[:, None] - rows[None], dim=-1)
         return distances * (1 + 1e-12)
 
 
