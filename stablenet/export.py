@@ -171,6 +171,8 @@ def _onnx(program: torch.export.ExportedProgram, whole: Graph, text: str) -> tup
     except ImportError as error:
         raise NotExported(f"writing ONNX needs the extra `export` ({error}): pip install 'stablenet[export]'") from None
     written = torch.onnx.export(program, input_names=whole.inputs, output_names=whole.outputs, verbose=False)
+    if written is None:
+        raise NotExported("torch wrote no ONNX program: it does so with dynamo=True, its default")
     model = written.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, text
