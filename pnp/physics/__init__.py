@@ -4,7 +4,7 @@ A rule of your own: `@pnp.physics.rule(MyPhysics)` on a function that takes the 
 """
 
 from pnp.physics.convolution import kernel_norm_bound
-from pnp.physics.diagonal import diagonal
+from pnp.physics.diagonal import from_singular_values
 from pnp.physics.nonnegative import nonnegative_bound
 from pnp.physics.smoothness import Smoothness, at_size, certified_smoothness, checked, rule, smoothness_at_every_size
 
@@ -13,7 +13,7 @@ __all__ = [
     "at_size",
     "certified_smoothness",
     "checked",
-    "diagonal",
+    "from_singular_values",
     "kernel_norm_bound",
     "nonnegative_bound",
     "rule",

@@ -17,14 +17,14 @@ from pnp.physics.smoothness import Smoothness, checked, rule
 def _masked(physics: DecomposablePhysics) -> Smoothness:
     """The canonical basis."""
     require_as_constructed(physics)
-    return diagonal(checked(physics, "mask"), slack=0.0)
+    return from_singular_values(checked(physics, "mask"), slack=0.0)
 
 
 @rule(MRI)
 def _mri(physics: MRI) -> Smoothness:
     """The Fourier basis, in two or three axes; real and imaginary part are two real channels with a mask each."""
     require_as_constructed(physics)
-    return diagonal(checked(physics, "mask"), slack=transform_rounding(physics.mask))
+    return from_singular_values(checked(physics, "mask"), slack=transform_rounding(physics.mask))
 
 
 @rule(BlurFFT)
@@ -45,14 +45,14 @@ def _blur_fft(physics: BlurFFT) -> Smoothness:
     here, there = _symbol(mask, physics.angle), _symbol(made["mask"], made["angle"])
     if here.shape != there.shape or not bool((here - there).abs().max() <= 1e-5 * there.abs().max()):
         raise Refused(f"the norm of BlurFFT is unknown: its mask or angle is not that of its filter. {REMEDY}")
-    return diagonal(here, slack=transform_rounding(mask))
+    return from_singular_values(here, slack=transform_rounding(mask))
 
 
 def _symbol(mask: Tensor, angle: Tensor) -> Tensor:
     return mask.detach().double() * angle.detach().to(torch.complex128).unsqueeze(-1)
 
 
-def diagonal(singular_values: Tensor, *, slack: float) -> Smoothness:
+def from_singular_values(singular_values: Tensor, *, slack: float) -> Smoothness:
     """Both ends of the spectrum of A^T A from the singular values of A, outwards by a relative slack of the upper end."""
     moduli = singular_values.detach().abs().double()
     smallest, largest = float(moduli.min()), float(moduli.max())

@@ -28,10 +28,10 @@ class Certify(Common):
         if self.images == LabeledSource():
             return print(certify(self.network()))
         from stablenet.robustness.report import write_report
-        from stablenet.robustness.slack import slack
+        from stablenet.robustness.slack import slack_of
 
         network, images = classifier_and_images(self, self.images)
         print(certify(network))
-        print(slack(network, images))
+        print(slack_of(network, images))
         print_shares(write_report(network, images, self.output, self.epsilons), "certified", len(images))
         print(f"wrote {self.output / 'radii.csv'} and {self.output / 'certified_accuracy.png'}")

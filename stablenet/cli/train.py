@@ -127,19 +127,19 @@ class TrainClassifier:
 
     def session(self) -> Session:
         """The run, with its images read."""
-        from stablenet.robustness.slack import slack
+        from stablenet.robustness.slack import slack_of
 
         recipe, fabric = self.recipe, fabric_on(self.device, self.devices)
         images, held_out = self.sets()
         source = "/".join(self.validation.resolve().parts[-2:]) if self.validation else str(self.images)
         described = {"source": str(self.images), "images": len(images), "classes": list(images.classes)}
         described["validation"] = f"{len(held_out)} held-out images of {source}"
-        at_first = {"slack_at_first": asdict(slack(classifier.initial(recipe, images), held_out))}
+        at_first = {"slack_at_first": asdict(slack_of(classifier.initial(recipe, images), held_out))}
         steps = classifier.train(recipe, images, held_out, self.output, fabric=fabric, data_name=str(self.images))
         target = self.output / f"{self.name}.safetensors"
 
         def measure(network: Any) -> dict[str, object]:
-            return {"slack": asdict(slack(network, held_out))}
+            return {"slack": asdict(slack_of(network, held_out))}
 
         return Session(steps, target, recipe, {"data": described, **at_first}, fabric, measure)
 

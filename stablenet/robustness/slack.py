@@ -31,7 +31,7 @@ class Slack:
         )
 
 
-def slack(classifier: Classifier, images: LabeledImages, *, count: int = 64, iterations: int = 15, seed: int = 0) -> Slack:
+def slack_of(classifier: Classifier, images: LabeledImages, *, count: int = 64, iterations: int = 15, seed: int = 0) -> Slack:
     """Measure at the first `count` images (power iteration on J^T J, and one gradient an image)."""
     generator = torch.Generator().manual_seed(seed)
     training = classifier.training

@@ -18,7 +18,7 @@ from stablenet.networks.architectures import ClassifierShape
 from stablenet.robustness.attacks import Attack, Attacked, CertificateViolated, attack
 from stablenet.robustness.certification import certified_accuracy
 from stablenet.robustness.report import certified, write_attack
-from stablenet.robustness.slack import slack
+from stablenet.robustness.slack import slack_of
 from stablenet.training.classifier import train
 from stablenet.training.recipe import ClassifierRecipe
 from stablenet.training.schedule import LearningSchedule
@@ -136,7 +136,7 @@ def test_two_classes_can_be_attacked(held_out):
 
 
 def test_slack_lies_below_the_constants(trained, held_out):
-    measured = slack(trained, held_out, count=16)
+    measured = slack_of(trained, held_out, count=16)
     assert 0 < measured.jacobian_norm <= measured.lipschitz
     assert 0 < measured.margin_slope <= 1
 
@@ -146,7 +146,7 @@ def test_a_new_network_wastes_nothing_at_data(held_out):
     torch.manual_seed(0)
     recipe = ClassifierRecipe(ClassifierShape(stages=((8, 2), (32, 2)), dense_features=64, dense_blocks=2))
     network = Classifier(recipe.sized(held_out.shape, 10)).eval()
-    measured = slack(network, held_out, count=8)
+    measured = slack_of(network, held_out, count=8)
     assert measured.jacobian_norm > 0.8 * measured.lipschitz
 
 

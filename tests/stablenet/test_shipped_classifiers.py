@@ -19,7 +19,7 @@ from stablenet.images.photographs import BundledPhotographs
 from stablenet.networks import Classifier
 from stablenet.robustness.attacks import Attack, attack
 from stablenet.robustness.report import certified
-from stablenet.robustness.slack import slack
+from stablenet.robustness.slack import slack_of
 from stablenet.training.classifier import EPSILONS, evaluate
 from stablenet.weights import pretrained, read_card
 
@@ -69,7 +69,7 @@ def test_no_attack_comes_closer_than_a_radius(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_little_slack(name):
     network = pretrained(name)
-    measured = slack(network, some_images(network, 16), count=16)
+    measured = slack_of(network, some_images(network, 16), count=16)
     assert 0.7 < measured.jacobian_norm <= measured.lipschitz * (1 + 1e-5)
 
 
