@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_import_contracts_hold():
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "0 broken" in found.stdout
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_stands_on_a_floor(package):
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = {name.strip() for contract in contracts for layer in contract.get("layers", ()) for name in layer.split("|")}
+    children = {".".join(name.split(".")[:2]) for name in files() if name.startswith(f"{package}.")}
+    assert children - named == {f"{package}.__main__"}
 
 
 def test_importing_stablenet_is_light():
