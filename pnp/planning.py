@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor, nn
 
 from pnp.algorithms.protocol import Algorithm, check_needs, settled
+from pnp.bounds import Refused
 from pnp.guarantees import Guarantee
 from pnp.priors import Prior
 from pnp.priors import prior as ready
@@ -19,6 +21,8 @@ from pnp.problem import Problem, pose
 from pnp.schemes import Plain, Scheme
 
 PLAIN = Plain()
+SHORTER = (0.97, 0.94, 0.9)
+"""Shares of the usual step size, tried in turn where a scheme asks for a map that is more averaged."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,36 @@ def plan(
     image = _checked_start(_one_start(start, init), problem)
     check_needs(type(algorithm).__name__, algorithm.needs, problem)
     made = made.fitted(image.shape[1])
-    chosen = algorithm.settle(problem, made)
-    made = made.relaxed(settled(chosen.relaxation))
-    guarantee = scheme.guarantee(chosen.guarantee(problem, made))
+    chosen, made, guarantee = _covered(algorithm, scheme, problem, made)
     if denoiser_noise_level is None:
         denoiser_noise_level = chosen.denoiser_noise_level(problem, made)
     denoise = made.at(denoiser_noise_level)
     denoise.rehearse(image)
     return Run(chosen, problem, made, scheme, stop, guarantee, denoise, denoise.noise_level, image)
+
+
+def _covered(algorithm: Algorithm, scheme: Scheme[Any], problem: Problem, prior: Prior) -> tuple[Algorithm, Prior, Guarantee]:
+    """The algorithm settled, the prior relaxed for it, and their theorem under the scheme, or the refusal.
+
+    A step size left at None is shortened where the scheme has no theorem for the usual one: the shorter it is, the more
+    averaged is the map of an algorithm that descends.
+    """
+    usual = algorithm.settle(problem, prior)
+    try:
+        return _under(scheme, usual, problem, prior)
+    except Refused as refusal:
+        if algorithm.step_size is not None or not is_dataclass(algorithm):
+            raise
+        for share in SHORTER:
+            shorter = replace(algorithm, step_size=share * settled(usual.step_size)).settle(problem, prior)
+            with suppress(Refused):
+                return _under(scheme, shorter, problem, prior)
+        raise refusal from None
+
+
+def _under(scheme: Scheme[Any], chosen: Algorithm, problem: Problem, prior: Prior) -> tuple[Algorithm, Prior, Guarantee]:
+    prior = prior.relaxed(settled(chosen.relaxation))
+    return chosen, prior, scheme.guarantee(chosen.guarantee(problem, prior))
 
 
 def _posed(

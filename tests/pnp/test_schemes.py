@@ -63,12 +63,25 @@ def test_the_residual_never_rises(scheme: object, problem: pnp.Problem) -> None:
 
 def test_over_relaxation_is_refused_from_one_over_alpha_on(problem: pnp.Problem) -> None:
     alpha = from_zero("pgd", problem, pnp.Plain(), 1).guarantee.averagedness
+    with pytest.raises(pnp.Refused, match=r"factor=1.2 is not covered: .* <= 0.952381, so factor must lie in \(0, 1.04999"):
+        from_zero("pgd", problem, pnp.Overrelaxed(1.2), 1)
+    usual = pnp.plan(ALGORITHMS["pgd"], problem, pnp.prior(Shrinkage())).algorithm
     with pytest.raises(pnp.Refused, match=r"factor=1.06 is not covered: .* <= 0.952381, so factor must lie in \(0, 1.04999"):
-        from_zero("pgd", problem, pnp.Overrelaxed(1.06), 1)
+        pnp.plan(usual, problem, pnp.prior(Shrinkage()), scheme=pnp.Overrelaxed(1.06))
     assert from_zero("pgd", problem, pnp.Overrelaxed(0.9999 / alpha), 1).guarantee.averagedness == alpha
     for factor in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(pnp.Refused, match="Overrelaxed"):
             from_zero("pgd", problem, pnp.Overrelaxed(factor), 1)
+
+
+def test_a_step_size_left_open_makes_room_for_over_relaxation(problem: pnp.Problem) -> None:
+    usual, longer = (
+        pnp.plan(pnp.PGD(), problem, pnp.prior(Shrinkage()), scheme=s) for s in (pnp.Plain(), pnp.Overrelaxed(1.06))
+    )
+    assert 0.9 * usual.algorithm.step_size <= longer.algorithm.step_size < usual.algorithm.step_size
+    assert 1.06 * longer.guarantee.averagedness < 1
+    *_, last = pnp.iterate(longer)
+    assert bool(last.converged.all())
 
 
 @pytest.mark.parametrize("budget", [2.0, 1e-3])
