@@ -1,6 +1,7 @@
 """stablenet: neural networks whose stability is proved, from the weights, by certificates."""
 
 import os
+from typing import TYPE_CHECKING
 
 # Before torch is loaded: its threads wait for each other some 20 microseconds, then asleep. By default they spin for
 # milliseconds, at every kernel, wherever another process has one of their cores (benchmarks/busy.py).
@@ -15,13 +16,17 @@ from stablenet import (  # noqa: E402
     enforcement,
     linear,
     networks,
-    pretrained,  # callable
     spectral,
     tableaus,
 )
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify  # noqa: E402
 from stablenet.enforcement import attach, enforce  # noqa: E402
 from stablenet.weights import WeightsRefused, load, save  # noqa: E402
+
+if TYPE_CHECKING:
+    from stablenet.weights import pretrained
+else:
+    from stablenet import pretrained  # the module of that name: it is callable
 
 __version__ = "0.2.0"
 __all__ = [
