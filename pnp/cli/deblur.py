@@ -10,11 +10,12 @@ import tyro
 from torch import Tensor
 
 from pnp.cli import inputs, results
-from pnp.cli.options import Common, Solving, find_device, option
+from pnp.cli.options import Common, Solving, option
 from pnp.cli.restoring import restore
 from pnp.scenes.blur import Boundary, observe, simulate
 from pnp.scenes.scene import Scene
 from stablenet.certificate import certify
+from stablenet.devices import find_device
 from stablenet.images.decoding import InputError
 
 

@@ -11,11 +11,12 @@ import tyro
 from torch import Tensor, nn
 
 from pnp.cli import inputs, results
-from pnp.cli.options import Common, find_device, option
+from pnp.cli.options import Common, option
 from pnp.cli.progress import passes, reporting
 from pnp.priors import prepare
 from pnp.report import figures
 from stablenet.certificate import certify
+from stablenet.devices import find_device
 from stablenet.images.photographs import add_noise
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from torch import nn
 
@@ -94,23 +93,3 @@ class Solving:
         if self.scheme == "overrelaxed":
             return Overrelaxed((1 + 1 / (averagedness or 1)) / 2 if self.factor is None else self.factor)
         return SCHEMES[self.scheme]()
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name.
-
-    Raises
-    ------
-    InputError : neither cpu nor cuda, or a GPU that torch does not find.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name} is not supported: choose cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name} is not there: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; use --device cpu"
-        )
-    return device
