@@ -2,7 +2,8 @@
 
 `python benchmarks/schemes.py KERNELS.npz IMAGE...` deblurs each image, made gray, behind each kernel of the file, a 9 x 9 mean
 and a Gaussian of deviation 1.6, at noise 0.03, by proximal gradient with the bundled denoiser, and writes how many evaluations
-of the map and how many seconds each scheme takes to a residual of 1e-4 and of 1e-6 (root mean square over the pixels).
+of the map and how many seconds each scheme takes to a residual of 1e-4 and of 1e-6 (root mean square over the pixels). The
+committed result is of 96 x 96 crops of the three images of Set3C and a budget of 500, on one thread beside another process.
 """
 
 from __future__ import annotations

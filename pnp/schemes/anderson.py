@@ -46,7 +46,7 @@ class Recent:
 
 @dataclass(frozen=True)
 class Anderson:
-    """Extrapolation from the last few steps, in a third of the plain iterations or fewer on deblurring.
+    """Extrapolation from the last few steps, in 0.4 to 0.25 of the plain evaluations on deblurring (benchmarks/schemes.py).
 
     Parameters
     ----------
