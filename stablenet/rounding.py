@@ -22,11 +22,6 @@ def round_up(value: Fraction) -> float:
     return nearest if Fraction(nearest) >= value else math.nextafter(nearest, math.inf)
 
 
-def round_down(value: Fraction) -> float:
-    """The largest float that is not above an exact rational."""
-    return -round_up(-value)
-
-
 def square_up(value: float) -> float:
     """value^2 rounded up; infinity on overflow, where `value**2` would raise."""
     return math.nextafter(value * value, math.inf) if value else 0.0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pnp.algorithms import drs
 from pnp.algorithms.protocol import Applied, Denoise, Needs, settled, settled_relaxation
-from pnp.algorithms.strength import denoiser_level
+from pnp.algorithms.strength import denoiser_level, settled_step
 from pnp.guarantees import Guarantee
 from pnp.points import Point, length
 from pnp.priors import Prior
@@ -35,7 +35,7 @@ class ADMM:
 
     def settle(self, problem: Problem, prior: Prior) -> ADMM:
         relaxation = settled_relaxation("ADMM", self.needs, self.relaxation, prior)
-        return replace(self, step_size=drs.settled_step(self.step_size, problem, prior, relaxation), relaxation=relaxation)
+        return replace(self, step_size=settled_step(self.step_size, problem, prior, relaxation), relaxation=relaxation)
 
     @property
     def gamma(self) -> float:

@@ -8,14 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation, smallest
-from pnp.algorithms.strength import denoiser_level, largest_step_size
+from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation
+from pnp.algorithms.strength import denoiser_level, settled_step
 from pnp.guarantees import Guarantee, douglas_rachford
 from pnp.points import Point, length
 from pnp.priors import Prior
 from pnp.problem import Problem
-
-STEP_SIZE = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,6 @@ class DRS:
 
     def norm(self, problem: Problem, difference: Point) -> Tensor:
         return length(difference)
-
-
-def settled_step(step_size: float | None, problem: Problem, prior: Prior, relaxation: float) -> float:
-    """The step size asked for, or 2/L within the denoiser's range."""
-    if step_size is not None:
-        return step_size
-    smoothness = problem.smoothness.value
-    return smallest(STEP_SIZE / smoothness if smoothness else 1.0, largest_step_size(problem, prior, relaxation))
 
 
 def theorem(name: str, step_size: float, problem: Problem, prior: Prior) -> Guarantee:

@@ -8,14 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation, smallest
-from pnp.algorithms.strength import denoiser_level, largest_step_size
+from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation
+from pnp.algorithms.strength import denoiser_level, settled_step
 from pnp.guarantees import Guarantee, half_quadratic
 from pnp.points import Point, length
 from pnp.priors import Prior
 from pnp.problem import Problem
-
-STEP_SIZE = 2.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,7 @@ class HQS:
 
     def settle(self, problem: Problem, prior: Prior) -> HQS:
         relaxation = settled_relaxation("HQS", self.needs, self.relaxation, prior)
-        step_size = self.step_size
-        if step_size is None:
-            smoothness = problem.smoothness.value
-            step_size = smallest(STEP_SIZE / smoothness if smoothness else 1.0, largest_step_size(problem, prior, relaxation))
-        return replace(self, step_size=step_size, relaxation=relaxation)
+        return replace(self, step_size=settled_step(self.step_size, problem, prior, relaxation), relaxation=relaxation)
 
     @property
     def gamma(self) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pnp.algorithms.protocol import smallest
 from pnp.points import inner
 from pnp.priors import Prior
 from pnp.problem import Problem
@@ -20,6 +21,7 @@ STRENGTH = 0.55
 FLOOR = 0.016
 """With less, what is not measured at all fills in so slowly that a run stops before it is there."""
 SEED = 7919
+STEP_SIZE = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,11 @@ def largest_step_size(problem: Problem, prior: Prior, relaxation: float) -> floa
 
 def _end(prior: Prior) -> float:
     return math.inf if prior.accepts.max_noise_level is None else 0.999 * prior.accepts.max_noise_level
+
+
+def settled_step(step_size: float | None, problem: Problem, prior: Prior, relaxation: float) -> float:
+    """The step size asked for, or, where any is covered, 2/L within the denoiser's range."""
+    if step_size is not None:
+        return step_size
+    smoothness = problem.smoothness.value
+    return smallest(STEP_SIZE / smoothness if smoothness else 1.0, largest_step_size(problem, prior, relaxation))

@@ -110,8 +110,8 @@ class Classifier(nn.Module):
         ------
         NotCertified : the network has no certificate: a subclass, an altered instance or part.
         """
-        certify(self)
-        return self.head.pairwise_lipschitz() * certify(self.body).lipschitz
+        body, _ = certify(self).children
+        return self.head.pairwise_lipschitz() * body.lipschitz
 
 
 @torch.no_grad()
