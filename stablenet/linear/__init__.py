@@ -1,5 +1,6 @@
 """Linear maps with an exact adjoint and norm bounds: dense, convolutions in one to three axes, polyphase convolutions."""
 
+from stablenet.linear.adjoints import fold_product
 from stablenet.linear.convolution import Conv1d, Conv2d, Conv3d
 from stablenet.linear.dense import Dense
 from stablenet.linear.polyphase import PolyphaseConv2d
@@ -17,5 +18,6 @@ __all__ = [
     "Tracker",
     "WeightedMap",
     "block_map",
+    "fold_product",
     "in_strips",
 ]
