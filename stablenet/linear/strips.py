@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stablenet.linear.adjoints import folded, turned
 from stablenet.linear.spreading import one_thread_a_kernel, spread
 
 STRIP_SIZE = 2**19
@@ -46,13 +47,15 @@ def in_strips(x: Tensor, kernel: Tensor, bias: Tensor | None, function: Callable
     with one_thread_a_kernel():
         wide = functional.pad(x, (0, 0, padding, padding)).contiguous(memory_format=torch.channels_last)
         taps, rows = kernel.shape[2], wide.shape[2] - kernel.shape[2] + 1
+        back, columns = turned(kernel), kernel.shape[3]
         tops = _tops(rows, STRIP_SIZE // (len(x) * kernel.shape[0] * x.shape[3]))
         total = _Total(torch.zeros_like(wide), rows)
 
         def work(index: int) -> None:
             strip = slice(tops[index], min(tops[index + 1], rows) + taps - 1)
             features = function(functional.conv2d(wide[:, :, strip], kernel, bias, padding=(0, padding)))
-            total.add(index, strip, functional.conv_transpose2d(features, kernel, padding=(0, padding)), taps - 1)
+            parts = functional.conv2d(features, back, padding=(taps - 1, 0))
+            total.add(index, strip, folded(parts, columns, (0, padding)), taps - 1)
 
         spread(work, len(tops) - 1)
         total.report(rows)

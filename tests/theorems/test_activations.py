@@ -76,7 +76,7 @@ def test_published_certificates():
     assert stablenet.certify(nn.ELU(-3.0)).lipschitz == 3
 
 
-@given(st.integers(1, 8), st.integers(0, 99), st.floats(0.01, 100))
+@given(st.integers(1, 8) | st.integers(24, 26), st.integers(0, 99), st.floats(0.01, 100))
 @settings(max_examples=40)
 def test_spline_forms_agree(segments, seed, scale):
     """The formula sign(u) sum_j p_j clamp(|u| - j, 0, 1), the look-up table and the differentiated form."""
@@ -95,6 +95,20 @@ def test_spline_forms_agree(segments, seed, scale):
     torch.testing.assert_close(spline(u, size), expected, rtol=1e-12, atol=1e-12)
     with torch.no_grad():
         torch.testing.assert_close(spline(u, size), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("segments", [3, 30])
+@pytest.mark.parametrize(
+    "shape", [(), (1, 1, 1, 1), (1, 6, 1, 1), (2, 6, 1, 1), (2, 1, 1, 1), (5, 7), (2, 6, 5, 7), (1, 6, 5, 1)]
+)
+def test_spline_takes_a_scale_of_any_shape(shape, segments):
+    """One for all, for each image, feature, row or pixel: without gradients the same values as with them, u is left alone."""
+    spline = LinearSpline(CHANNELS, segments=segments).double()
+    u = segments * torch.randn(2, 2 * CHANNELS, 5, 7, dtype=torch.float64)
+    scale, before = 0.1 + 2 * torch.rand(shape, dtype=torch.float64), u.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(spline(u, scale), spline(u.requires_grad_(), scale).detach(), rtol=1e-12, atol=1e-12)
+    assert torch.equal(u, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
