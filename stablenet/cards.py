@@ -18,9 +18,10 @@ from stablenet.butcher import ButcherTableau
 from stablenet.certificate import CertificateTree
 from stablenet.enforcement import Rescale, Step, Substeps
 from stablenet.entries import LARGEST, CardRefused, expect, read_number, read_tableau, write_tableau
-from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture
+from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture, RidgeArchitecture
 from stablenet.networks.classifier import Classifier
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.ridge import Ridge
 from stablenet.networks.symmetrized import Symmetrized
 from stablenet.rules import Rules
 
@@ -227,6 +228,7 @@ part("step")(Step)
 part("substeps")(Substeps)
 part("rescale")(Rescale)
 kind("denoiser", DenoiserArchitecture, lacks=_averaged)(Denoiser)
+kind("ridge", RidgeArchitecture, role="denoiser")(Ridge)
 kind("classifier", ClassifierArchitecture, lacks=_nonexpansive_body)(Classifier)
 kind(
     "symmetrized",

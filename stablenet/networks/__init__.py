@@ -1,8 +1,17 @@
 """Networks made of blocks."""
 
-from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture
+from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture, RidgeArchitecture
 from stablenet.networks.classifier import Classifier
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.ridge import Ridge
 from stablenet.networks.symmetrized import Symmetrized
 
-__all__ = ["Classifier", "ClassifierArchitecture", "Denoiser", "DenoiserArchitecture", "Symmetrized"]
+__all__ = [
+    "Classifier",
+    "ClassifierArchitecture",
+    "Denoiser",
+    "DenoiserArchitecture",
+    "Ridge",
+    "RidgeArchitecture",
+    "Symmetrized",
+]

@@ -56,6 +56,39 @@ class DenoiserArchitecture:
 
 
 @dataclass(frozen=True)
+class RidgeArchitecture:
+    """The shape of a `Ridge`.
+
+    Parameters
+    ----------
+    channels : of the image, 1 (gray) or 3 (color).
+    filters : how many kernels; with their flips they give 4 filters features a pixel.
+    kernel_size : of the kernels, odd.
+    segments : of the profile of a filter, up to 2^(segments - 2) of its scale.
+    weak_convexity : a bound of the potential's weak convexity in [0, 1), kept by construction; 0 makes it convex.
+    max_noise_level : the largest standard deviation it is conditioned on, for images in [0, 1].
+    """
+
+    channels: int = 1
+    filters: int = 16
+    kernel_size: int = 11
+    segments: int = 6
+    weak_convexity: float = 0.9
+    max_noise_level: float = 50 / 255
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "filters", "kernel_size", "segments"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+        if not 0 <= self.weak_convexity < 1:
+            raise ValueError(f"weak_convexity must lie in [0, 1), got {self.weak_convexity}: at 1 there is no proximal map")
+        if not 0 < self.max_noise_level <= 1:
+            raise ValueError(f"max_noise_level must lie in (0, 1] for images in [0, 1], got {self.max_noise_level}")
+
+
+@dataclass(frozen=True)
 class ClassifierShape:
     """The shape of a `Classifier`, images and classes aside.
 

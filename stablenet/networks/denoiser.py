@@ -20,6 +20,7 @@ from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.linear.spreading import one_thread_a_kernel
 from stablenet.networks.architectures import DenoiserArchitecture
+from stablenet.networks.checks import check_image, checked_levels, interpolation
 from stablenet.networks.frame import initial_kernels
 from stablenet.networks.growth import Growth
 from stablenet.rules import require_unaltered
@@ -109,8 +110,8 @@ class Denoiser(nn.Module):
         return grown.train(self.training)
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
-        self._check(x)
-        levels = self._noise_levels(sigma, x)
+        check_image(self, x, self.log_scales.dtype)
+        levels = checked_levels(sigma, x, self.max_noise_level)
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
             return self._restored(x, levels)
         with one_thread_a_kernel():  # the strips of the blocks have the threads
@@ -118,7 +119,7 @@ class Denoiser(nn.Module):
 
     def _restored(self, x: Tensor, levels: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
-        weights = self._interpolation(levels)
+        weights = interpolation(levels, self.knots)
         origin = self.lift(x - 0.5).contiguous(memory_format=torch.channels_last)
         scales = (levels + 1e-7)[:, None] * torch.exp(_interpolate(weights[..., None], self.log_scales))
         scales = self.flows()[0].linear.expand(scales)[..., None, None]
@@ -133,42 +134,6 @@ class Denoiser(nn.Module):
             for block, scale, anchor in zip(self.blocks, scales, anchors, strict=True):
                 current = torch.lerp(block(current, scale), origin, anchor)
         return self.lift.adjoint(current, size) + 0.5
-
-    def _interpolation(self, levels: Tensor) -> Tensor:
-        """(batch, knots): the weights of linear interpolation between the knots of the noise level."""
-        right = (levels[:, None] >= self.knots).sum(1).clamp(1, len(self.knots) - 1)  # ONNX has no searchsorted
-        low, high = self.knots[right - 1], self.knots[right]
-        part = ((levels - low) / (high - low)).clamp(0, 1)[:, None]
-        rows = torch.arange(len(self.knots), device=levels.device)
-        return (rows == right[:, None] - 1) * (1 - part) + (rows == right[:, None]) * part
-
-    def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != self.channels or x.numel() == 0:
-            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"x must have shape (batch, {self.channels}, height, width), not empty; got {shape}")
-        if x.dtype != self.log_scales.dtype:
-            raise ValueError(
-                f"x has dtype {x.dtype} but the weights are {self.log_scales.dtype}: scale images to [0, 1] and convert x with "
-                f".to({self.log_scales.dtype}), or the network with .to({x.dtype})"
-            )
-        if not (self.training or torch.compiler.is_compiling() or torch.isfinite(x.sum())):
-            raise ValueError("x holds NaN or infinity: check the measurement or the step that produced it")
-
-    def _noise_levels(self, sigma: float | Tensor | None, x: Tensor) -> Tensor:
-        if sigma is None:
-            raise ValueError("sigma, the noise level, is missing: a standard deviation for images in [0, 1], as 25/255")
-        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
-        if torch.compiler.is_compiling():  # an exported graph cannot look at their values: it clamps them (`stablenet.graphs`)
-            return levels
-        if levels.numel() not in (1, len(x)):
-            raise ValueError(f"sigma must be a number or hold one per image ({len(x)}), got {levels.numel()} values")
-        low, high = float(levels.min()), float(levels.max())
-        if not (low >= 0 and high <= self.max_noise_level * (1 + 1e-6)):
-            raise ValueError(
-                f"sigma must lie in [0, {self.max_noise_level:.4g}] for images in [0, 1], got {low:.4g} to {high:.4g}; a noise "
-                "level given for images in [0, 255] must be divided by 255"
-            )
-        return levels.expand(len(x)).contiguous()
 
 
 def _interpolate(weights: Tensor, table: Tensor) -> Tensor:

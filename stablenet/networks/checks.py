@@ -1,0 +1,61 @@
+"""What denoisers ask of an image and of a noise level, and how they are conditioned on it: linearly between knots.
+
+Source: docs/denoiser-design.md.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class OfImages(Protocol):
+    """A network of images with so many channels."""
+
+    training: bool
+
+    @property
+    def channels(self) -> int: ...
+
+
+def check_image(network: OfImages, x: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError for what is no image of the network's channels and precision, or holds NaN or infinity."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != network.channels or x.numel() == 0:
+        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x must have shape (batch, {network.channels}, height, width), not empty; got {shape}")
+    if x.dtype != dtype:
+        raise ValueError(
+            f"x has dtype {x.dtype} but the weights are {dtype}: scale images to [0, 1] and convert x with "
+            f".to({dtype}), or the network with .to({x.dtype})"
+        )
+    if not (network.training or torch.compiler.is_compiling() or torch.isfinite(x.sum())):
+        raise ValueError("x holds NaN or infinity: check the measurement or the step that produced it")
+
+
+def checked_levels(sigma: float | Tensor | None, x: Tensor, largest: float) -> Tensor:
+    """(batch,) noise levels in [0, largest], or a ValueError."""
+    if sigma is None:
+        raise ValueError("sigma, the noise level, is missing: a standard deviation for images in [0, 1], as 25/255")
+    levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+    if torch.compiler.is_compiling():  # an exported graph cannot look at their values: it clamps them (`stablenet.graphs`)
+        return levels
+    if levels.numel() not in (1, len(x)):
+        raise ValueError(f"sigma must be a number or hold one per image ({len(x)}), got {levels.numel()} values")
+    low, high = float(levels.min()), float(levels.max())
+    if not (low >= 0 and high <= largest * (1 + 1e-6)):
+        raise ValueError(
+            f"sigma must lie in [0, {largest:.4g}] for images in [0, 1], got {low:.4g} to {high:.4g}; a noise "
+            "level given for images in [0, 255] must be divided by 255"
+        )
+    return levels.expand(len(x)).contiguous()
+
+
+def interpolation(levels: Tensor, knots: Tensor) -> Tensor:
+    """(batch, knots): the weights of linear interpolation between the knots of the noise level."""
+    right = (levels[:, None] >= knots).sum(1).clamp(1, len(knots) - 1)  # ONNX has no searchsorted
+    low, high = knots[right - 1], knots[right]
+    part = ((levels - low) / (high - low)).clamp(0, 1)[:, None]
+    rows = torch.arange(len(knots), device=levels.device)
+    return (rows == right[:, None] - 1) * (1 - part) + (rows == right[:, None]) * part

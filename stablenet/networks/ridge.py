@@ -1,0 +1,168 @@
+"""A ridge potential R(x) = sum over features c and pixels p of psi_c((W x)_(c,p)), convex or weakly convex by construction.
+
+Source: convex and weakly convex ridge regularizers [Goujon2023; Goujon2024], here with one kernel bank closed under flips on a
+mirrored image (docs/theorems.md, N4, V1, V2) and conditioned on the noise level by the perspective s^2 psi(./s).
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from stablenet.certificate import Certificate, CertificateTree, NotCertified
+from stablenet.certificate import rule as certificate_rule
+from stablenet.linear.mirrored import with_flips
+from stablenet.networks import profiles
+from stablenet.networks.architectures import RidgeArchitecture
+from stablenet.networks.checks import check_image, checked_levels, interpolation
+from stablenet.networks.implicit import ImplicitProx
+from stablenet.networks.level import Level
+from stablenet.networks.proximal_point import proximal_map
+from stablenet.potential import Denoised, Potential, certify, rule
+from stablenet.rounding import round_up
+from stablenet.spectral import convolution_upper_bound
+
+KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
+INITIAL_LOG_SCALE = math.log(0.12)
+INITIAL_CURVATURE = 20.0
+GRID = 8
+"""Points of the frequency grid on which the kernels are normalized, per tap."""
+
+IN_TRAINING = (1e-4, 24)
+"""Accuracy and iterations of the proximal map while gradients are recorded."""
+
+
+class Ridge(nn.Module):
+    """R(x, sigma) with its energy, its gradient and, as forward, its proximal map: a denoiser for noise of deviation sigma.
+
+    Images x (batch, channels, height, width) of any size, in [0, 1] plus noise; sigma a float or a tensor (batch,).
+
+    Raises
+    ------
+    ValueError : x has another shape, channel count or dtype, is empty, holds NaN or infinity; sigma is missing or out of range.
+    """
+
+    knots: Tensor
+
+    def __init__(self, architecture: RidgeArchitecture = RidgeArchitecture()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.architecture = a = architecture
+        self.kernels = nn.Parameter(_waves(a))
+        self.log_curvature = nn.Parameter(torch.tensor(math.log(INITIAL_CURVATURE)))
+        ends = torch.tensor(profiles.knots(a.segments))
+        start = torch.where(ends <= 1, 1.0, -a.weak_convexity / INITIAL_CURVATURE)
+        self.slopes = nn.Parameter(start.repeat(a.filters, 1))
+        self.log_scales = nn.Parameter(torch.full((len(KNOTS), a.filters), INITIAL_LOG_SCALE))
+        self.register_buffer("knots", torch.tensor(KNOTS) * (a.max_noise_level / KNOTS[-1]), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        return self.architecture.channels
+
+    @property
+    def max_noise_level(self) -> float:
+        return self.architecture.max_noise_level
+
+    def bank(self) -> Tensor:
+        """W: the kernels without their mean, with their flips, divided by their norm, (4 filters, channels, k, k)."""
+        bank = with_flips(self.kernels - self.kernels.mean((-1, -2), keepdim=True))
+        k = bank.shape[-1]
+        symbol = torch.fft.rfft2(bank, s=(GRID * k, GRID * k))
+        if self.channels == 1:
+            largest = symbol.abs().square().sum((0, 1)).amax()
+        else:
+            gram = torch.einsum("fcxy,fdxy->xycd", symbol.conj(), symbol)
+            largest = torch.linalg.eigvalsh(gram)[..., -1].amax()
+        return bank * (math.cos(math.pi * (k - 1) / (2 * GRID * k)) ** 2 / largest.sqrt())
+
+    def profile_slopes(self) -> Tensor:
+        """(filters, segments): the slopes of phi, in [-rho, mu]."""
+        return profiles.within(self.slopes, self.log_curvature.exp(), self.architecture.weak_convexity)
+
+    def scales(self, levels: Tensor) -> Tensor:
+        """s (batch, filters), the unit of a feature at each noise level: sigma exp of a linear interpolation."""
+        return (levels[:, None] + 1e-7) * torch.exp(interpolation(levels, self.knots) @ self.log_scales)
+
+    def level(self, x: Tensor, sigma: float | Tensor | None) -> Level:
+        """The potential at the noise levels of a batch, all that does not depend on x computed once."""
+        check_image(self, x, self.kernels.dtype)
+        levels = checked_levels(sigma, x, self.max_noise_level)
+        with torch.no_grad():
+            return Level(self.bank(), profiles.bends(self.profile_slopes()), self.scales(levels), (x.shape[-2], x.shape[-1]))
+
+    def energy(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """R(x, sigma) >= 0, (batch,)."""
+        return self.energy_and_gradient(x, sigma)[0]
+
+    @torch.no_grad()
+    def gradient(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """W^T phi(W x), of x's shape."""
+        return self.level(x, sigma).gradient(x)
+
+    @torch.no_grad()
+    def energy_and_gradient(self, x: Tensor, sigma: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both at the cost of one."""
+        return self.level(x, sigma).energy_and_gradient(x)
+
+    @torch.no_grad()
+    def denoise(self, y: Tensor, sigma: float | Tensor | None = None, *, accuracy: float = 1e-3) -> Denoised:
+        """prox_R(y) = argmin |x - y|^2/2 + R(x, sigma), with a proved bound of its error.
+
+        accuracy : of the root mean square over the pixels of an image; the iteration stops where the bound is below it.
+        """
+        return proximal_map(self.level(y, sigma).gradient, y, certify(self), accuracy=accuracy)
+
+    def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """prox_R(x); while gradients are recorded, differentiable in x and in the weights by the implicit function theorem."""
+        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+            check_image(self, x, self.kernels.dtype)
+            scales = self.scales(checked_levels(sigma, x, self.max_noise_level))
+            bends = profiles.bends(self.profile_slopes())
+            return ImplicitProx.apply(x, self.bank(), bends, scales, certify(self), *IN_TRAINING)
+        return self.denoise(x, sigma).image
+
+
+def _waves(a: RidgeArchitecture) -> Tensor:
+    """Windowed plane waves at phase pi/4 over a quarter of the frequencies: with their flips, nearly a tight frame."""
+    axes = torch.eye(1)
+    if a.channels == 3:
+        axes = nn.functional.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]]))
+    places = torch.arange(a.kernel_size) - (a.kernel_size - 1) / 2
+    window = torch.cos(math.pi * places / (a.kernel_size + 1))
+    window = window[:, None] * window
+    kernels = []
+    for index in range(a.filters):
+        axis, rest = axes[index % len(axes)], index // len(axes)
+        side = max(1, math.isqrt(math.ceil(a.filters / len(axes))))
+        row, column = (math.pi * (step + 0.5) / side for step in (rest // side % side, rest % side))
+        wave = window * torch.cos(row * places[:, None] + column * places + math.pi / 4)
+        wave = wave - window * wave.sum() / window.sum()
+        kernels.append(axis.resize_(len(axis))[: a.channels, None, None] * wave / wave.norm())
+    return torch.stack(kernels)
+
+
+@rule(Ridge)
+def _potential(ridge: Ridge) -> Potential:
+    with torch.no_grad():
+        norm, slopes = convolution_upper_bound(ridge.bank()), ridge.profile_slopes()
+    low, high = max(0.0, -float(slopes.min())), max(0.0, float(slopes.max()))
+    reason = f"slopes in [{-low:.4g}, {high:.4g}], |W| <= {norm:.6g}"
+    square = Fraction(norm) ** 2
+    return Potential(round_up(Fraction(low) * square), round_up(Fraction(high) * square), reason)
+
+
+@certificate_rule(Ridge)
+def _certify(ridge: Ridge) -> CertificateTree:
+    potential = certify(ridge)
+    if potential.is_convex:
+        return CertificateTree("Ridge", Certificate(1.0, 0.5), f"proximal map of a convex potential, {potential.reason}")
+    if not potential.has_proximal_map:
+        raise NotCertified(
+            f"a Ridge of weak convexity <= {potential.weak_convexity:.6g} has no proximal map: it must be below 1"
+        )
+    lipschitz = round_up(1 / (1 - Fraction(potential.weak_convexity)))
+    reason = f"proximal map of a potential of weak convexity M <= {potential.weak_convexity:.6g}: 1/(1 - M), {potential.reason}"
+    return CertificateTree("Ridge", Certificate(lipschitz), reason)
