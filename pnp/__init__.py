@@ -2,7 +2,7 @@
 
 import stablenet  # noqa: F401 - first, as it tells torch how its threads wait
 from pnp import physics
-from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, CondatVu
+from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, CondatVu, Descent
 from pnp.bounds import Bound, Refused
 from pnp.guarantees import Guarantee
 from pnp.iterating import GuaranteeViolated, Record, iterate
@@ -26,6 +26,7 @@ __all__ = [
     "Clipped",
     "CondatVu",
     "DeepinvDenoiser",
+    "Descent",
     "Guarantee",
     "GuaranteeViolated",
     "Halpern",

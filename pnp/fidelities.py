@@ -13,8 +13,8 @@ class L2:
     """g(z) = 1/2 |z - y|^2, the least squares of Gaussian noise; smooth with constant 1 and strongly convex with 1."""
 
     def value(self, z: Tensor, y: Tensor) -> Tensor:
-        """g(z) of each image, (batch,)."""
-        return torch.linalg.vector_norm((z - y).flatten(1), dim=1) ** 2 / 2
+        """g(z) of each image, (batch,), summed in double precision."""
+        return torch.linalg.vector_norm((z - y).flatten(1), dim=1, dtype=torch.float64) ** 2 / 2
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """z - y."""

@@ -1,6 +1,6 @@
 """The one loop: evaluate a settled algorithm's map, hold it to its law, let the scheme choose the next point, stop.
 
-Source: docs/theorems.md, P8 and P9; with errors e_k of the proximal operators the residual grows by at most |e_k| + |e_(k-1)|,
+Source: docs/theorems.md, P8 to P10; with errors e_k of the proximal operators the residual grows by at most |e_k| + |e_(k-1)|,
 and convergence needs sum |e_k| < infinity [Combettes2004]. The loop opens neither a point nor a scheme's memory.
 """
 
@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pnp.algorithms.protocol import Applied
-from pnp.guarantees import Evaluation
+from pnp.guarantees import EnergyDescends, Evaluation
 from pnp.planning import Run
 from pnp.points import Point, column, length, select, subtract
+from pnp.schemes import Judging
 
 ROUNDING = 100
 
@@ -37,6 +39,8 @@ class Record:
     distance : from the first point to T x_k in the theorem's norm, (batch,).
     error_bound : (batch,) a bound of the distance from T x_k to the fixed point where the theorem gives one, else None.
     state : T x_k; `state.estimate` is the image that goes with it.
+    energy : F(x_k) of each image, (batch,), where the theorem is one of descent on F, else None; where a point was tried and
+        refused, all fields but the iteration are those of the last one that was taken.
     """
 
     iteration: int
@@ -45,6 +49,7 @@ class Record:
     distance: Tensor
     error_bound: Tensor | None
     state: Applied
+    energy: Tensor | None = None
 
     @property
     def estimate(self) -> Tensor:
@@ -66,14 +71,16 @@ def iterate(run: Run) -> Iterator[Record]:
         applied = _apply(run, point, k)
         step = subtract(point, applied.point)
         residual = norm(run.problem, step)
-        now = _evaluated(run, point, applied, residual, before)
+        refused, memory = _judged(run, applied, residual, memory)
+        now = _evaluated(run, point, applied, residual, before, refused)
         active = torch.ones_like(residual, dtype=torch.bool) if kept is None else ~kept.converged
         _check_finite(residual, applied, active, k + 1)
         history.append(_checked(run, history, now, active, k + 1))
-        converged = (residual <= goal) | ~active
+        taken = active if refused is None else active & ~refused
+        converged = (residual <= goal) & taken | ~active
         distance = norm(run.problem, subtract(applied.point, first))
-        record = Record(k + 1, residual, converged, distance, _error_bound(run, now), applied)
-        kept = record if kept is None else _frozen(active, record, kept)
+        record = Record(k + 1, residual, converged, distance, _error_bound(run, now), applied, applied.energy)
+        kept = record if kept is None else _frozen(taken, record, kept)
         last = bool(converged.all()) or k + 1 == run.stop.max_iterations
         if last:
             image = run.algorithm.estimate(run.problem, run.denoise, kept.state.point)
@@ -95,12 +102,36 @@ def _apply(run: Run, point: Point, k: int) -> Applied:
         raise FloatingPointError(f"iteration {k + 1} could not be carried out: {error}") from error
 
 
-def _evaluated(run: Run, point: Point, applied: Applied, residual: Tensor, before: tuple[Point, Point] | None) -> Evaluation:
+def _judged(run: Run, applied: Applied, residual: Tensor, memory: Any) -> tuple[Tensor | None, Any]:
+    """Which images were tried at a point that F refuses, and the scheme's memory, where F decides."""
+    if not isinstance(run.guarantee.watch, EnergyDescends) or not isinstance(run.scheme, Judging):
+        return None, memory
+    energy, allowed = _energies(run, applied, residual)
+    assert energy is not None and allowed is not None
+    return run.scheme.judge(energy, allowed, memory)
+
+
+def _energies(run: Run, applied: Applied, residual: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """F at the point, and what it is at most at T of the point."""
+    watch = run.guarantee.watch
+    if applied.energy is None or not isinstance(watch, EnergyDescends):
+        return None, None
+    return applied.energy, watch.allowed(applied.energy, residual) if applied.allowed is None else applied.allowed
+
+
+def _evaluated(
+    run: Run,
+    point: Point,
+    applied: Applied,
+    residual: Tensor,
+    before: tuple[Point, Point] | None,
+    refused: Tensor | None,
+) -> Evaluation:
     """The numbers of this evaluation; the error holds the proximal one and the rounding."""
     error = applied.error + _rounding(point)
     nothing, endless = torch.zeros_like(residual), torch.full_like(residual, math.inf)
     if before is None or not run.guarantee.watch.pairs:
-        return Evaluation(residual, error, endless, endless, nothing, nothing)
+        return Evaluation(residual, error, endless, endless, nothing, nothing, *_energies(run, applied, residual), refused)
     moved, images = subtract(point, before[0]), subtract(applied.point, before[1])
     norms = [run.algorithm.norm(run.problem, d) for d in (moved, images, subtract(moved, images))]
     return Evaluation(residual, error, endless, *norms)
@@ -156,4 +187,5 @@ def _frozen(active: Tensor, record: Record, kept: Record) -> Record:
         torch.where(active, record.distance, kept.distance),
         bound,
         Applied(point, estimate, torch.where(active, record.state.error, kept.state.error)),
+        None if record.energy is None or kept.energy is None else torch.where(active, record.energy, kept.energy),
     )

@@ -12,15 +12,16 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor, nn
 
+from pnp.algorithms import Descent
 from pnp.algorithms.protocol import Algorithm, check_needs, settled
 from pnp.bounds import Refused
 from pnp.guarantees import Guarantee
 from pnp.priors import Prior
 from pnp.priors import prior as ready
 from pnp.problem import Problem, pose
-from pnp.schemes import Plain, Scheme
+from pnp.schemes import Anderson, Plain, Scheme
 
-PLAIN = Plain()
+DESCENT_MEMORY = 5
 SHORTER = (0.97, 0.94, 0.9)
 """Shares of the usual step size, tried in turn where a scheme asks for a map that is more averaged."""
 
@@ -91,7 +92,7 @@ def plan(
     *,
     noise_level: float | None = None,
     denoiser_noise_level: float | None = None,
-    scheme: Scheme[Any] = PLAIN,
+    scheme: Scheme[Any] | None = None,
     stop: Stop | None = None,
     start: Tensor | None = None,
     init: Tensor | None = None,
@@ -105,12 +106,18 @@ def plan(
     image = _checked_start(_one_start(start, init), problem)
     check_needs(type(algorithm).__name__, algorithm.needs, problem)
     made = made.fitted(image.shape[1])
+    scheme = usual_scheme(algorithm) if scheme is None else scheme
     chosen, made, guarantee = _covered(algorithm, scheme, problem, made)
     if denoiser_noise_level is None:
         denoiser_noise_level = chosen.denoiser_noise_level(problem, made)
     denoise = made.at(denoiser_noise_level)
     denoise.rehearse(image)
     return Run(chosen, problem, made, scheme, stop, guarantee, denoise, denoise.noise_level, image)
+
+
+def usual_scheme(algorithm: Algorithm) -> Scheme[Any]:
+    """Anderson where an energy decides on its jumps, so that nothing is assumed of them; else the map as it stands."""
+    return Anderson(DESCENT_MEMORY) if isinstance(algorithm, Descent) else Plain()
 
 
 def _covered(algorithm: Algorithm, scheme: Scheme[Any], problem: Problem, prior: Prior) -> tuple[Algorithm, Prior, Guarantee]:

@@ -10,80 +10,18 @@ import copy
 import inspect
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
+from pnp import explicit
 from pnp.bounds import Refused
-from pnp.wrappers import Channelwise, Clipped, DeepinvDenoiser, Relaxed
+from pnp.facts import Accepts, accepts, pull_into_the_box
+from pnp.wrappers import Channelwise, Relaxed
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
-from stablenet.networks import Denoiser, Symmetrized
-from stablenet.rules import Rules
-
-
-@dataclass(frozen=True)
-class Accepts:
-    """What a denoiser was made for; None where that is unknown.
-
-    Parameters
-    ----------
-    channels : of the images.
-    max_noise_level : the largest standard deviation of the noise, for images in [0, 1].
-    """
-
-    channels: int | None
-    max_noise_level: float | None
-
-
-accepts: Rules[Accepts] = Rules("range of channels and noise levels", Refused, "declare `channels` and `max_noise_level`")
-"""By exact class; a class without a rule may declare `channels` and `max_noise_level`, otherwise both are unknown."""
-
-
-@accepts.otherwise
-def _declared(module: object) -> Accepts:
-    if not (hasattr(module, "channels") and hasattr(module, "max_noise_level")):
-        return Accepts(None, None)
-    channels, end = module.channels, module.max_noise_level
-    return Accepts(None if channels is None else int(channels), None if end is None else float(end))
-
-
-@accepts(Denoiser)
-def _of_denoiser(module: Denoiser) -> Accepts:
-    return Accepts(module.architecture.channels, module.architecture.max_noise_level)
-
-
-@accepts(Relaxed, Clipped, DeepinvDenoiser, Symmetrized)
-def _of_the_inside(module: Relaxed | Clipped | DeepinvDenoiser | Symmetrized) -> Accepts:
-    return accepts.of(module.denoiser)
-
-
-@accepts(Channelwise)
-def _of_each_channel(module: Channelwise) -> Accepts:
-    return Accepts(None, accepts.of(module.denoiser).max_noise_level)
-
-
-box_weight: Rules[float | None] = Rules("bounded range", Refused, "wrap it in pnp.Clipped")
-"""l in (0, 1] with D(x) = (1 - l) x + l p(x), p(x) in [0, 1]^n; None where that is not known (docs/theorems.md, P7)."""
-
-
-@box_weight(Clipped)
-def _in_the_box(module: Clipped) -> float | None:
-    return 1.0
-
-
-@box_weight(Relaxed)
-def _partly_in_the_box(module: Relaxed) -> float | None:
-    inside = _box_weight(module.denoiser)
-    return inside * module.weight if inside is not None and module.weight <= 1 else None
-
-
-@box_weight(Channelwise, DeepinvDenoiser, Symmetrized)
-def _as_the_inside(module: Channelwise | DeepinvDenoiser | Symmetrized) -> float | None:
-    return _box_weight(module.denoiser)
-
-
-def _box_weight(module: nn.Module) -> float | None:
-    return box_weight.of(module) if box_weight.covers(module) else None
+from stablenet.potential import Potential
+from stablenet.rounding import round_up, up
 
 
 @dataclass(frozen=True)
@@ -93,18 +31,26 @@ class Prior:
     Parameters
     ----------
     module : evaluated and frozen; nobody else holds it.
-    tree : its certificate, with reasons.
+    tree : its certificate, with reasons; None where the map itself is not known to be Lipschitz.
     accepts : what it was made for.
     box_weight : how far it pulls into the box [0, 1], or None.
+    potential : what is proved of R where it is the proximal operator of a potential at hand, or None.
     """
 
     module: nn.Module
-    tree: CertificateTree
+    tree: CertificateTree | None
     accepts: Accepts
     box_weight: float | None = None
+    potential: Potential | None = None
 
     @property
     def certificate(self) -> Certificate:
+        if self.tree is None:
+            convexity = math.inf if self.potential is None else self.potential.weak_convexity
+            raise Refused(
+                f"the proximal operator of {type(self.module).__name__} is not covered: its potential is M-weakly convex with "
+                f"M <= {up(convexity)}, and below 1 is needed. Take pnp.Descent(), which needs the gradient alone."
+            )
         return self.tree.certificate
 
     def fitted(self, channels: int) -> Prior:
@@ -138,21 +84,36 @@ class Prior:
                 f"denoiser_noise_level={noise_level:.4g} is outside the range [0, {end:.4g}] of the "
                 "denoiser: pass a denoiser_noise_level within it, or a denoiser made for stronger noise"
             )
-        return DenoiserAtLevel(self.module, float(noise_level))
+        return DenoiserAtLevel(self.module, float(noise_level), self.potential)
 
 
 @dataclass(frozen=True)
 class DenoiserAtLevel:
-    """The map x -> D(x, noise_level) that an algorithm iterates."""
+    """The map x -> D(x, noise_level) that an algorithm iterates, and its potential where it has one."""
 
     module: nn.Module
     noise_level: float
+    potential: Potential | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.module(x, self.noise_level)
 
+    def within(self, x: Tensor, accuracy: float) -> tuple[Tensor, Tensor]:
+        """D(x) and a bound of its error, (batch,), asked to be at most `accuracy`."""
+        return explicit.within(self.module, x, self.noise_level, accuracy)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """R(x) of each image, (batch,)."""
+        return explicit.energy(self.module, x, self.noise_level)
+
+    def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """R(x) of each image, (batch,), and its gradient."""
+        return explicit.energy_and_gradient(self.module, x, self.noise_level)
+
     def rehearse(self, image: Tensor) -> None:
         """Call a copy once on a corner of an image, so that what is no denoiser ends here and not in an iteration.
+
+        Of a potential its gradient is called, which all its algorithms need.
 
         Raises
         ------
@@ -162,7 +123,11 @@ class DenoiserAtLevel:
         name = type(self.module).__name__
         try:
             with torch.no_grad():
-                result = copy.deepcopy(self.module)(corner, self.noise_level)
+                module = copy.deepcopy(self.module)
+                if self.potential is None:
+                    result = module(corner, self.noise_level)
+                else:
+                    _, result = explicit.energy_and_gradient(module, corner, self.noise_level)
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise Refused(f"{name} could not be called as denoiser(x, sigma) on an image: {reason}") from error
@@ -200,12 +165,27 @@ def prepare(denoiser: nn.Module, *, channels: int) -> Prior:
 
 
 def _certified(module: nn.Module) -> Prior:
+    potential = explicit.potential_of(module)
+    tree = _tree(module) if potential is None else _proximal(module, potential)
+    _check_signature(module)
+    return Prior(module, tree, accepts.of(module), pull_into_the_box(module), potential)
+
+
+def _tree(module: nn.Module) -> CertificateTree:
     try:
-        tree = certify(module)
+        return certify(module)
     except NotCertified as error:
         raise Refused(f"no theorem covers a denoiser without a certificate: {error}") from error
-    _check_signature(module)
-    return Prior(module, tree, accepts.of(module), _box_weight(module))
+
+
+def _proximal(module: nn.Module, potential: Potential) -> CertificateTree | None:
+    """prox_R is firmly nonexpansive for convex R, and 1/(1 - M)-Lipschitz for M < 1, where I + grad R is strongly monotone."""
+    if potential.weak_convexity >= 1:
+        return None
+    convex = potential.weak_convexity == 0
+    certificate = Certificate(1.0, 0.5) if convex else Certificate(round_up(1 / (1 - Fraction(potential.weak_convexity))))
+    reason = f"the proximal operator of a {'convex' if convex else 'weakly convex'} potential: {potential.reason}"
+    return CertificateTree(type(module).__name__, certificate, reason)
 
 
 def _check_signature(module: nn.Module) -> None:

@@ -64,6 +64,11 @@ class Problem:
         """grad f(x) = A^T A x - A^T y; x and the result are images (batch, channels, height, width)."""
         return self.physics.A_adjoint_A(x) - self.backprojection
 
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x) of each image, (batch,), summed in double precision, and grad f(x), from one A and one A^T."""
+        z = self.physics.A(x)
+        return self.fidelity.value(z, self.measurement), self.physics.A_adjoint(self.fidelity.gradient(z, self.measurement))
+
     def prox(self, v: Tensor, step_size: float, *, accuracy: float = 0.0) -> tuple[Tensor, Tensor]:
         """argmin over p of gamma f(p) + 1/2 |p - v|^2, gamma = step_size > 0, and a bound of its error, (batch,).
 

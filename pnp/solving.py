@@ -1,6 +1,6 @@
 """One call from a measurement to a Solution: pose, prepare, plan, iterate.
 
-Source: the theorems are those of the algorithm and the scheme (docs/theorems.md, P1 to P9).
+Source: the theorems are those of the algorithm and the scheme (docs/theorems.md, P1 to P11).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pnp.algorithms.protocol import Algorithm
 from pnp.guarantees import Guarantee
 from pnp.iterating import Record, iterate
-from pnp.planning import PLAIN, Stop, plan
+from pnp.planning import Stop, plan
 from pnp.priors import Prior
 from pnp.problem import Problem
 from pnp.schemes import Scheme
@@ -39,6 +39,8 @@ class Solution:
     denoiser_noise_level : sigma given to the denoiser.
     distance : (batch,) from the first point to the last in the theorem's norm.
     error_bound : (batch,) a bound of |x_k - x*|, x_k the estimate and x* the fixed point; None where no theorem gives one.
+    energies : (iterations, batch) F at the points that were taken, where the theorem is one of descent on F, which never
+        rises and is not above the last at the estimate; else None.
     """
 
     estimate: Tensor
@@ -51,6 +53,7 @@ class Solution:
     denoiser_noise_level: float
     distance: Tensor
     error_bound: Tensor | None = None
+    energies: Tensor | None = None
 
 
 def solve(
@@ -61,7 +64,7 @@ def solve(
     *,
     noise_level: float | None = None,
     denoiser_noise_level: float | None = None,
-    scheme: Scheme[Any] = PLAIN,
+    scheme: Scheme[Any] | None = None,
     stop: Stop | None = None,
     start: Tensor | None = None,
     init: Tensor | None = None,
@@ -77,8 +80,8 @@ def solve(
 
     Parameters
     ----------
-    algorithm : `PGD()`, `ADMM()`, `DRS()`, `HQS()`, `RED()` or `CondatVu()`; settings left at None are chosen so that the
-        theorem holds.
+    algorithm : `PGD()`, `ADMM()`, `DRS()`, `HQS()`, `RED()`, `CondatVu()` or `Descent()`; settings left at None are chosen
+        so that the theorem holds.
     problem : from `pose`; or y, the measurement, (batch, ...), float32 or float64, of images in [0, 1].
     prior : from `prior`; or a linear deepinv physics A.
     denoiser : with y and a physics: a certified module, called as denoiser(x, sigma). A copy runs, so that the caller's is
@@ -86,6 +89,7 @@ def solve(
     noise_level : with y and a physics: standard deviation of the measurement's noise, for images in [0, 1]; > 0.
     denoiser_noise_level : sigma of the denoiser; None settles it from the noise level and the problem.
     scheme : how the map is iterated: `Plain()`, `Overrelaxed(factor)`, `Halpern()`, `Anderson()`; the fixed point is the same.
+        None takes Plain, and Anderson for Descent.
     stop : `Stop(tolerance, max_iterations)`; or the two by themselves.
     start : first image, of the shape of the images; None takes the measurement or A^T y/L. `init` is another name.
     smoothness : with y and a physics that has no rule: an upper bound of |A|^2.
@@ -113,9 +117,11 @@ def solve(
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    residuals = []
+    residuals, energies = [], []
     for record in iterate(run):
         residuals.append(record.residual)
+        if record.energy is not None:
+            energies.append(record.energy)
         if callback is not None:
             callback(record)
     return Solution(
@@ -129,4 +135,5 @@ def solve(
         denoiser_noise_level=run.denoiser_noise_level,
         distance=record.distance,
         error_bound=record.error_bound,
+        energies=torch.stack(energies) if energies else None,
     )

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pnp.algorithms import drs
-from pnp.algorithms.protocol import Applied, Denoise, Needs, settled, settled_relaxation
+from pnp.algorithms.protocol import Applied, Denoise, Needs, denoised, settled, settled_relaxation
 from pnp.algorithms.strength import denoiser_level, settled_step
 from pnp.guarantees import Guarantee
 from pnp.points import Point, length
@@ -52,10 +52,10 @@ class ADMM:
 
     def apply(self, problem: Problem, denoise: Denoise, point: Point, *, accuracy: float) -> Applied:
         (t,) = point
-        x = denoise(t)
+        x, first = denoised(denoise, t, accuracy)
         z = t - x
         u, error = problem.prox(x - z, self.gamma, accuracy=accuracy)
-        return Applied((u + z,), x, error)
+        return Applied((u + z,), x, first + error)  # u - x is nonexpansive in x
 
     def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
         return denoise(point[0])

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation, smallest
+from pnp.algorithms.protocol import Applied, Denoise, Needs, denoised, grounded, settled, settled_relaxation, smallest
 from pnp.algorithms.strength import denoiser_level, largest_step_size
 from pnp.guarantees import Guarantee, condat_vu
 from pnp.points import Point, inner, length
@@ -93,10 +93,11 @@ class CondatVu:
         descent = problem.gradient(x) if self.fidelity == "smooth" else torch.zeros_like(x)
         for u, (_, adjoint, _) in zip(duals, self._dual(problem), strict=True):
             descent = descent + adjoint(u)
-        moved = denoise(x - tau * descent)
+        moved, error = denoised(denoise, x - tau * descent, accuracy)
         ahead = 2 * moved - x
         duals = [prox(u + sigma * K(ahead)) for u, (K, _, prox) in zip(duals, self._dual(problem), strict=True)]
-        return Applied((moved, *duals), moved, x.new_zeros(len(x)))
+        size = math.sqrt(2 + 8 * tau * sigma * self._squared_norm(problem))  # of (e, 2 sigma K e) in the norm, at most
+        return Applied((moved, *duals), moved, size * error)
 
     def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
         return point[0]

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation
+from pnp.algorithms.protocol import Applied, Denoise, Needs, denoised, grounded, settled, settled_relaxation, weak_potential
 from pnp.algorithms.strength import denoiser_level, settled_step
-from pnp.guarantees import Guarantee, douglas_rachford
+from pnp.guarantees import Guarantee, douglas_rachford, weak_douglas_rachford
 from pnp.points import Point, length
 from pnp.priors import Prior
 from pnp.problem import Problem
@@ -51,9 +51,9 @@ class DRS:
 
     def apply(self, problem: Problem, denoise: Denoise, point: Point, *, accuracy: float) -> Applied:
         (t,) = point
-        x = denoise(t)
+        x, first = denoised(denoise, t, accuracy)
         u, error = problem.prox(2 * x - t, self.gamma, accuracy=accuracy)
-        return Applied((t + u - x,), x, error)
+        return Applied((t + u - x,), x, first + error)  # u - x is nonexpansive in x
 
     def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
         return denoise(point[0])
@@ -64,5 +64,9 @@ class DRS:
 
 def theorem(name: str, step_size: float, problem: Problem, prior: Prior) -> Guarantee:
     """Douglas-Rachford's theorem for a problem and the prior that runs."""
+    weak = weak_potential(prior)
+    if weak is not None:
+        strength = Fraction(step_size) * Fraction(problem.strong_convexity.value)
+        return grounded(weak_douglas_rachford(name, weak, strength, step_size=step_size), problem, prior)
     guarantee = douglas_rachford(prior.certificate, step_size=step_size, exact_prox=problem.exact_prox, name=name)
     return grounded(guarantee, problem, prior)

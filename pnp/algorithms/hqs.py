@@ -8,10 +8,21 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation
+from pnp.algorithms.protocol import (
+    Applied,
+    Denoise,
+    Needs,
+    denoised,
+    grounded,
+    lipschitz,
+    settled,
+    settled_relaxation,
+    weak_energy,
+    weak_potential,
+)
 from pnp.algorithms.strength import denoiser_level, settled_step
-from pnp.guarantees import Guarantee, half_quadratic
-from pnp.points import Point, length
+from pnp.guarantees import Guarantee, half_quadratic, proximal_descent
+from pnp.points import Point, inner, length
 from pnp.priors import Prior
 from pnp.problem import Problem
 
@@ -42,6 +53,12 @@ class HQS:
         return denoiser_level(problem, prior, self.gamma, settled(self.relaxation))
 
     def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
+        weak, gamma = weak_potential(prior), Fraction(self.gamma)
+        if weak is not None:  # proximal gradient on the Moreau envelope of gamma f, of smoothness gamma L/(1 + gamma L)
+            bounds = (gamma * Fraction(bound.value) for bound in (problem.smoothness, problem.strong_convexity))
+            curvature, strength = (value / (1 + value) for value in bounds)
+            descent = proximal_descent("HQS", weak, curvature, step_size=self.gamma, strong_convexity=strength)
+            return grounded(descent, problem, prior)
         theorem = half_quadratic(
             prior.certificate,
             step_size=self.gamma,
@@ -54,9 +71,12 @@ class HQS:
         return (image,)
 
     def apply(self, problem: Problem, denoise: Denoise, point: Point, *, accuracy: float) -> Applied:
-        half, error = problem.prox(point[0], self.gamma, accuracy=accuracy)
-        x = denoise(half)
-        return Applied((x,), x, error)
+        (x,) = point
+        half, error = problem.prox(x, self.gamma, accuracy=accuracy)
+        prior = weak_energy(denoise, x)
+        energy = None if prior is None else self.gamma * problem.value(half) + inner((half - x,), (half - x,)) / 2 + prior
+        moved, more = denoised(denoise, half, accuracy)
+        return Applied((moved,), moved, lipschitz(denoise) * error + more, energy)
 
     def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
         return point[0]

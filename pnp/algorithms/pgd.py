@@ -8,9 +8,20 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, settled_relaxation, smallest
+from pnp.algorithms.protocol import (
+    Applied,
+    Denoise,
+    Needs,
+    denoised,
+    grounded,
+    settled,
+    settled_relaxation,
+    smallest,
+    weak_energy,
+    weak_potential,
+)
 from pnp.algorithms.strength import denoiser_level, largest_step_size
-from pnp.guarantees import Guarantee, proximal_gradient
+from pnp.guarantees import Guarantee, proximal_descent, proximal_gradient
 from pnp.points import Point, length
 from pnp.priors import Prior
 from pnp.problem import Problem
@@ -38,9 +49,10 @@ class PGD:
         relaxation = settled_relaxation("PGD", self.needs, self.relaxation, prior)
         step_size = self.step_size
         if step_size is None:
-            smoothness = problem.smoothness.value
+            smoothness, weak = problem.smoothness.value, weak_potential(prior)
+            end = 2.0 if weak is None else 2 - weak.weak_convexity
             step_size = smallest(
-                *([2 * FRACTION_OF_LIMIT / smoothness] if smoothness else []), largest_step_size(problem, prior, relaxation)
+                *([FRACTION_OF_LIMIT * end / smoothness] if smoothness else []), largest_step_size(problem, prior, relaxation)
             )
         return replace(self, step_size=step_size, relaxation=relaxation)
 
@@ -52,6 +64,11 @@ class PGD:
         return denoiser_level(problem, prior, self.gamma, settled(self.relaxation))
 
     def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
+        weak, gamma = weak_potential(prior), Fraction(self.gamma)
+        if weak is not None:
+            curvature, strength = (gamma * Fraction(bound.value) for bound in (problem.smoothness, problem.strong_convexity))
+            descent = proximal_descent("PGD", weak, curvature, step_size=self.gamma, strong_convexity=strength)
+            return grounded(descent, problem, prior)
         theorem = proximal_gradient(
             prior.certificate,
             problem.smoothness.value,
@@ -65,8 +82,10 @@ class PGD:
 
     def apply(self, problem: Problem, denoise: Denoise, point: Point, *, accuracy: float) -> Applied:
         (x,) = point
-        x = denoise(x - self.gamma * problem.gradient(x))
-        return Applied((x,), x, x.new_zeros(len(x)))
+        prior = weak_energy(denoise, x)
+        energy = None if prior is None else self.gamma * problem.value(x) + prior
+        moved, error = denoised(denoise, x - self.gamma * problem.gradient(x), accuracy)
+        return Applied((moved,), moved, error, energy)
 
     def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
         return point[0]

@@ -1,6 +1,6 @@
 """What an algorithm is to the loop: needs that are declared, settings that can be settled, a map with its norm, a theorem.
 
-Source: a convergence theorem is a function from problem and prior to a guarantee or a refusal (docs/theorems.md, P1 to P6).
+Source: a convergence theorem is a function from problem and prior to a guarantee or a refusal (docs/theorems.md, P1 to P11).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor
 from pnp.bounds import Refused
 from pnp.guarantees.guarantee import Guarantee, averaged, firmly_nonexpansive, largest_relaxation, relaxed
 from pnp.points import Point
-from pnp.priors import Prior
+from pnp.priors import DenoiserAtLevel, Prior
 from pnp.problem import Problem
+from stablenet.potential import Potential
 from stablenet.rounding import up
 
 Denoise = Callable[[Tensor], Tensor]
@@ -50,11 +51,15 @@ class Applied:
     point : T(point), the variable that the theorem speaks of.
     estimate : the image that goes with the step, (batch, channels, height, width).
     error : (batch,) a bound of the distance between `point` and the exact T(point), in the algorithm's norm.
+    energy : (batch,) F at the point that T was applied to, in double precision, where the theorem is one of descent on F.
+    allowed : (batch,) what F is at most at T(point), in exact arithmetic; None where the law of the watch says it.
     """
 
     point: Point
     estimate: Tensor
     error: Tensor
+    energy: Tensor | None = None
+    allowed: Tensor | None = None
 
 
 class Algorithm(Protocol):
@@ -113,6 +118,30 @@ def settled_relaxation(name: str, needs: Needs, relaxation: float | None, prior:
     if certificate.averagedness is None or (needs.strict and certificate.is_averaged):
         return 1.0
     return min(1.0, largest_relaxation(certificate, FIRM if needs.strict else needs.averagedness))
+
+
+def denoised(denoise: Denoise, x: Tensor, accuracy: float) -> tuple[Tensor, Tensor]:
+    """D(x) and a bound of its error, (batch,), which is zero unless D is a proximal operator that is iterated."""
+    return denoise.within(x, accuracy) if isinstance(denoise, DenoiserAtLevel) else (denoise(x), x.new_zeros(len(x)))
+
+
+def weak_potential(prior: Prior) -> Potential | None:
+    """What is proved of R where D is the proximal operator of one that is not convex, so that its theorems are others."""
+    known = prior.potential
+    return known if known is not None and known.weak_convexity > 0 else None
+
+
+def lipschitz(denoise: Denoise) -> float:
+    """A Lipschitz constant of D: 1, or 1/(1 - M) where R is M-weakly convex."""
+    known = denoise.potential if isinstance(denoise, DenoiserAtLevel) else None
+    return 1.0 if known is None else 1 / (1 - known.weak_convexity)
+
+
+def weak_energy(denoise: Denoise, x: Tensor) -> Tensor | None:
+    """R(x), (batch,), where R is not convex and a theorem of descent watches it."""
+    if not isinstance(denoise, DenoiserAtLevel) or denoise.potential is None or denoise.potential.weak_convexity == 0:
+        return None
+    return denoise.energy(x)
 
 
 def settled(value: float | None) -> float:

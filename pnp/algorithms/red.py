@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled, smallest
+from pnp.algorithms.protocol import Applied, Denoise, Needs, denoised, grounded, settled, smallest
 from pnp.algorithms.strength import denoiser_level, largest_step_size
 from pnp.guarantees import Guarantee, regularization_by_denoising
 from pnp.points import Point, length
@@ -66,8 +66,9 @@ class RED:
 
     def apply(self, problem: Problem, denoise: Denoise, point: Point, *, accuracy: float) -> Applied:
         (x,) = point
-        x = x - self.gamma * (problem.gradient(x) + self.tau * (x - denoise(x)))
-        return Applied((x,), x, x.new_zeros(len(x)))
+        image, error = denoised(denoise, x, accuracy)
+        x = x - self.gamma * (problem.gradient(x) + self.tau * (x - image))
+        return Applied((x,), x, self.gamma * self.tau * error)
 
     def estimate(self, problem: Problem, denoise: Denoise, point: Point) -> Tensor:
         return point[0]

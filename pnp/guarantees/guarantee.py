@@ -1,6 +1,6 @@
 """A convergence theorem with its hypotheses checked: what converges, why, what bounds it rests on, what is assumed.
 
-Source: the theorems are docs/theorems.md, P1 to P9; each algorithm fills in its own.
+Source: the theorems are docs/theorems.md, P1 to P12; each algorithm fills in its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pnp.bounds import Bound, Refused
-from pnp.guarantees.watch import Nonincreasing, Watch
+from pnp.guarantees.watch import EnergyDescends, Nonincreasing, Watch
 from stablenet.certificate import Certificate
 from stablenet.rounding import down, up
 
@@ -35,6 +35,7 @@ class Guarantee:
     watch : the law that the iterates are held to.
     bounds : the proved numbers of the problem that the statement rests on, each with its reason.
     tested : what was tried on random vectors only.
+    gives_up : what a stricter theorem would promise besides, in a sentence, or nothing.
     """
 
     theorem: str
@@ -48,6 +49,7 @@ class Guarantee:
     watch: Watch = Nonincreasing()
     bounds: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
+    gives_up: str = ""
 
     def residual_bound(self, distance: float, iteration: int) -> float:
         """A bound of the residual |x_k - T x_k|: sqrt(alpha/(1 - alpha)) d0/sqrt(k + 1), or what the scheme proves.
@@ -75,11 +77,17 @@ class Guarantee:
         """The same guarantee, telling what was tried on random vectors only."""
         return replace(self, tested=(*self.tested, *tested))
 
+    @property
+    def law(self) -> str:
+        """What is watched, in words."""
+        return self.watch.law.format(residual=self.monotone)
+
     def __str__(self) -> str:
         lines = [f"{self.theorem} [{self.source}]", f"  because {self.statement}"]
         if self.averagedness is not None:
-            law = self.watch.law.format(residual=self.monotone)
-            lines.append(f"  the iteration map is {up(self.averagedness)}-averaged; {law}")
+            lines.append(f"  the iteration map is {up(self.averagedness)}-averaged; {self.law}")
+        elif isinstance(self.watch, EnergyDescends):
+            lines.append(f"  {self.law}")
         if self.contraction is not None:
             lines.append(
                 f"  it is a contraction of factor {up(self.contraction)}: linear convergence to the only fixed point x*, "
@@ -89,6 +97,7 @@ class Guarantee:
             lines.append(f"  a fixed point exists: {self.existence}")
         lines += [f"  {text}" for text in self.bounds]
         lines += [f"  tested, not proved: {text}" for text in self.tested]
+        lines += [f"  this rung gives up: {self.gives_up}"] if self.gives_up else []
         return "\n".join(lines + [f"  assuming {text}" for text in self.assumptions])
 
 

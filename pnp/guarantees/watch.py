@@ -2,7 +2,8 @@
 
 Sources: |x_k - T x_k| never increases [BauschkeCombettes2017, theorem 5.15], also with relaxed steps; by definition an
 alpha-averaged T has |Tx - Ty|^2 + (1 - alpha)/alpha |(I-T)x - (I-T)y|^2 <= |x - y|^2 for any two points (docs/theorems.md,
-P9). An evaluation with an error e may miss either by e, which the loop adds, as it adds the rounding.
+P9); an energy that a step lowers never rises (P10). An evaluation with an error e may miss any by e, which the loop adds, as it
+adds the rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+ROUNDING = 16
+"""Units in the last place by which an energy may be off that is summed in double precision."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -25,6 +29,9 @@ class Evaluation:
     residual : |x_k - T x_k|.
     error : a bound of the error of T x_k.
     ceiling : what the law allowed here, errors included.
+    energy : F(x_k) where the algorithm descends on an energy, in double precision, else None; allowed : what it is at most
+        at T x_k, in exact arithmetic.
+    refused : (batch,) bool, x_k was tried by the scheme and is not taken; None where all are taken.
     apart : |x_k - x_(k-1)|; images_apart : |T x_k - T x_(k-1)|; residuals_apart : |(I-T) x_k - (I-T) x_(k-1)|. Infinity
         and zeros at first, and where the watch does not ask for pairs.
     """
@@ -35,6 +42,9 @@ class Evaluation:
     apart: Tensor
     images_apart: Tensor
     residuals_apart: Tensor
+    energy: Tensor | None = None
+    allowed: Tensor | None = None
+    refused: Tensor | None = None
 
 
 class Watch(Protocol):
@@ -120,6 +130,57 @@ class Averaged:
 
     def residual_bound(self, averagedness: float | None, distance: float, iteration: int) -> float:
         return math.inf if self.rate is None else self.rate * distance / (iteration + 1)
+
+
+@dataclass(frozen=True)
+class EnergyDescends:
+    """F(x_j) <= F(x_k) - c r_k^2, x_j the point taken after x_k: T x_k, or one that the scheme chose because F is as low there.
+
+    Where the algorithm knows a sharper bound of F(T x_k), that is the law. An error e of T x_k raises F by at most
+    s (r + e) e + u e^2/2, s r a bound of |grad F(T x_k)| and u of its slope.
+
+    Parameters
+    ----------
+    decrease : c > 0.
+    steepness, curvature : s and u.
+    box : whether F is infinite outside of the box [0, 1], so that a point chosen in place of T x must lie in it.
+    """
+
+    decrease: float
+    steepness: float = 0.0
+    curvature: float = 0.0
+    box: bool = False
+    pairs = False
+    law = "F never rises: {residual} lowers it"
+    broken = "F of image {image} is {observed:.9g} where at most {ceiling:.9g} is possible"
+
+    def observed(self, now: Evaluation) -> Tensor:
+        assert now.energy is not None
+        return now.energy if now.refused is None else torch.where(now.refused, -math.inf, now.energy)
+
+    def ceiling(self, history: Sequence[Evaluation], now: Evaluation) -> Tensor:
+        """What F may be now, by the last point that was taken; the ceiling of a refused one is kept for the next."""
+        assert now.energy is not None
+        if not history:
+            return torch.full_like(now.energy, math.inf)
+        before = history[-1]
+        assert before.energy is not None and before.allowed is not None
+        residual, error = before.residual.double(), before.error.double()
+        slack = (self.steepness + 2 * self.decrease) * (residual + error) * error + self.curvature * error**2 / 2
+        rounding = ROUNDING * torch.finfo(before.residual.dtype).eps * before.energy.abs()
+        allowed = before.allowed + slack + rounding
+        return allowed if before.refused is None else torch.where(before.refused, before.ceiling, allowed)
+
+    def allowed(self, energy: Tensor, residual: Tensor) -> Tensor:
+        """F(x) - c r^2, (batch,): how low F is at T x."""
+        return energy - self.decrease * residual.double() ** 2
+
+    def residual_bound(self, averagedness: float | None, distance: float, iteration: int) -> float:
+        return math.inf
+
+    def least_residual_bound(self, energy: float, iteration: int) -> float:
+        """sqrt(F(x_0)/(c (k+1))) >= min over j <= k of r_j, where F >= 0."""
+        return math.sqrt(energy / (self.decrease * (iteration + 1)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,6 @@ from pnp.schemes.anderson import Anderson
 from pnp.schemes.halpern import Halpern
 from pnp.schemes.overrelaxed import Overrelaxed
 from pnp.schemes.plain import Plain
-from pnp.schemes.protocol import Scheme
+from pnp.schemes.protocol import Judging, Scheme
 
-__all__ = ["Anderson", "Halpern", "Overrelaxed", "Plain", "Scheme"]
+__all__ = ["Anderson", "Halpern", "Judging", "Overrelaxed", "Plain", "Scheme"]

@@ -3,7 +3,8 @@
 With residuals g = T x - x, the last m differences dx, dg and gamma = argmin |g - dg gamma|, the jump is T x - (dx + dg) gamma.
 It is evaluated; if its residual is at most c r_0 (n+1)^(-1-eps), n the jumps accepted so far, and its length at most LENGTH
 times as much, it is accepted, else the next evaluation is at T x, kept in memory. Accepted jumps have summable lengths, so
-that the iteration is one of Krasnoselskii and Mann with summable errors (docs/theorems.md, P8).
+that the iteration is one of Krasnoselskii and Mann with summable errors (docs/theorems.md, P8). Where T descends on an energy,
+F, it decides: a jump of at most LENGTH |x - T x| is accepted if F there is as low as it is known to be at T x (P10).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pnp.bounds import Refused
-from pnp.guarantees import Averaged, Guarantee
+from pnp.guarantees import Averaged, EnergyDescends, Guarantee
 from pnp.points import Point, add, column, length, select, subtract
 
 LENGTH = 100.0
@@ -33,6 +34,7 @@ class Recent:
     plain : T of the last accepted point, the fallback.
     last : the last accepted point and its g, or None before the first.
     differences : pairs (dx, dg), oldest first; zeros where an image has forgotten.
+    descends : the law of F, where F decides; allowed : (batch,) how low it must be at a jump; refused : whether it is not.
     """
 
     jumped: Tensor
@@ -42,6 +44,9 @@ class Recent:
     plain: Point
     last: tuple[Point, Point] | None = None
     differences: tuple[tuple[Point, Point], ...] = ()
+    descends: EnergyDescends | None = None
+    allowed: Tensor | None = None
+    refused: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Anderson:
                 f"Anderson with memory={self.memory}, budget={self.budget:g}, decay={self.decay:g} is not covered: memory must "
                 "be at least 1, budget and decay positive."
             )
+        if isinstance(base.watch, EnergyDescends):
+            return replace(base, statement=f"{base.statement}; jumps are accepted where F is as low as a step must bring it")
         if base.averagedness is None or base.averagedness >= 1:
             raise Refused("Anderson is not covered: it needs an averaged iteration map to fall back to.")
         statement = f"{base.statement}; jumps are accepted while r_k <= {self.budget:g} r_0 (n + 1)^(-{1 + self.decay:g})"
@@ -71,22 +78,47 @@ class Anderson:
 
     def init(self, point: Point, guarantee: Guarantee) -> Recent:
         zeros = point[0].new_zeros(len(point[0]))
-        return Recent(zeros > 0, zeros, zeros, zeros, point)
+        descends = guarantee.watch if isinstance(guarantee.watch, EnergyDescends) else None
+        return Recent(zeros > 0, zeros, zeros, zeros, point, descends=descends)
+
+    def judge(self, energy: Tensor, residual: Tensor, memory: Recent) -> tuple[Tensor, Recent]:
+        """Whether F refuses the point under evaluation, (batch,), and the memory that knows it."""
+        assert memory.descends is not None
+        allowed = memory.descends.allowed(energy, residual)
+        if memory.allowed is None:
+            return memory.jumped, replace(memory, allowed=allowed, refused=memory.jumped)
+        refused = memory.jumped & ~(energy <= memory.allowed)
+        return refused, replace(memory, allowed=torch.where(refused, memory.allowed, allowed), refused=refused)
 
     def next(self, k: int, point: Point, image: Point, residual: Tensor, memory: Recent) -> tuple[Point, Recent]:
         first = residual if k == 0 else memory.first
-        allowed = self.budget * first * (memory.accepted + 1) ** (-1 - self.decay)
-        refused = memory.jumped & ~((residual <= allowed) & (memory.jump_length <= LENGTH * allowed))
+        refused = self._beyond_budget(residual, first, memory) if memory.refused is None else memory.refused
         accepted = memory.accepted + (memory.jumped & ~refused)
         step = subtract(image, point)
         differences = self._remembered(point, step, refused, memory)
         plain = select(refused, memory.plain, image)
         last = (point, step) if memory.last is None else _selected(refused, memory.last, (point, step))
         away = _extrapolation(step, differences)
-        jump = length(away)
+        jump, target = length(away), subtract(image, away)
         jumped = ~refused & (jump > 0)
-        chosen = select(jumped, subtract(image, away), plain)
-        return chosen, Recent(jumped, jump, accepted, first, plain, last, differences)
+        if memory.descends is not None:
+            target = tuple(t.clamp(0, 1) for t in target) if memory.descends.box else target
+            jumped &= length(subtract(target, point)) <= LENGTH * residual
+        chosen = select(jumped, target, plain)
+        return chosen, replace(
+            memory,
+            jumped=jumped,
+            jump_length=jump,
+            accepted=accepted,
+            first=first,
+            plain=plain,
+            last=last,
+            differences=differences,
+        )
+
+    def _beyond_budget(self, residual: Tensor, first: Tensor, memory: Recent) -> Tensor:
+        allowed = self.budget * first * (memory.accepted + 1) ** (-1 - self.decay)
+        return memory.jumped & ~((residual <= allowed) & (memory.jump_length <= LENGTH * allowed))
 
     def _remembered(self, point: Point, step: Point, refused: Tensor, memory: Recent) -> tuple[tuple[Point, Point], ...]:
         """The differences with the newest one, and all forgotten where a jump was refused."""

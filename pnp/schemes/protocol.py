@@ -6,7 +6,7 @@ same for all.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -35,5 +35,20 @@ class Scheme(Protocol[Memory]):
         k : evaluations before this one.
         point, image : x and T(x).
         residual : |x - T x| in the algorithm's norm, (batch,).
+        """
+        ...
+
+
+@runtime_checkable
+class Judging(Protocol[Memory]):
+    """A scheme that tries points of which the energy decides, once it is known there (docs/theorems.md, P10)."""
+
+    def judge(self, energy: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Whether the point under evaluation is refused, (batch,) bool, and the memory that knows it.
+
+        Parameters
+        ----------
+        energy : F at the point, (batch,), in double precision.
+        allowed : what F is at most at T(point), (batch,): how low it must be at a point that is taken in its place.
         """
         ...
