@@ -158,6 +158,13 @@ def random_patches(dataset: Items, *, count: int, size: int, channels: int, gene
     return batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
 
 
+def some_flat(patches: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Each of (count, channels, height, width) with chance `share` replaced by one gray or color, uniform in [0, 1]."""
+    flat = torch.rand(len(patches), generator=generator) < share
+    color = torch.rand(*patches.shape[:2], generator=generator)
+    return torch.where(flat[:, None, None, None], color[..., None, None], patches)
+
+
 def add_noise(image: Tensor, noise_level: float | Tensor, generator: torch.Generator) -> Tensor:
     """image + noise_level n, n standard normal, not clipped; noise_level a number or one per image of the batch."""
     noise = torch.randn(image.shape, generator=generator, dtype=image.dtype)

@@ -6,7 +6,9 @@ depth (docs/theorems.md, C6); conditioning by the perspective s sigma(./s) keeps
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -22,7 +24,7 @@ from stablenet.linear.spreading import one_thread_a_kernel
 from stablenet.networks.architectures import DenoiserArchitecture
 from stablenet.networks.checks import check_image, checked_levels, interpolation
 from stablenet.networks.frame import initial_kernels
-from stablenet.networks.growth import Growth
+from stablenet.networks.growth import Growth, merged, reach, shares
 from stablenet.rules import require_unaltered
 
 INITIAL_ANCHOR = 0.15
@@ -81,9 +83,13 @@ class Denoiser(nn.Module):
         """a_k at each knot of the noise level, (blocks, knots) in (0, 1); the last block's at least 1 - averagedness."""
         if self.anchors is None:
             raise ValueError("this denoiser is a relaxed composition: it has no anchors")
-        floor = torch.zeros(len(self.blocks), 1, device=self.anchors.device, dtype=torch.float64)
-        floor[-1] = 1 - self.architecture.averagedness + 1e-6
+        floor = self._floor().to(self.anchors.device)
         return floor + (1 - floor) * torch.sigmoid(self.anchors.double())
+
+    def _floor(self) -> Tensor:
+        floor = torch.zeros(len(self.blocks), 1, dtype=torch.float64)
+        floor[-1] = 1 - self.architecture.averagedness + 1e-6
+        return floor
 
     @torch.no_grad()
     def grown(self, architecture: DenoiserArchitecture) -> Denoiser:
@@ -108,6 +114,40 @@ class Denoiser(nn.Module):
             block.activation.load_state_dict(source.activation.state_dict())
         enforce(grown, certified=True)
         return grown.train(self.training)
+
+    @torch.no_grad()
+    def condensed(self, share: float = 0.02) -> Denoiser:
+        """Without the blocks that take less than `share` of what all remove, at every knot: there the same, but faster.
+
+        An anchor near 1 restarts from the input: what the blocks before it do is not seen. ValueError without anchors.
+        """
+        anchors = self.anchor_weights()
+        slopes = torch.stack([cast(LinearSpline, block.activation).slopes for block in self.flows()])
+        taken = shares(self.log_scales, slopes, anchors).amax(1)
+        kept = [k for k, part in enumerate(taken.tolist()) if part >= share]
+        other = Denoiser(replace(self.architecture, blocks=len(kept))).to(self.log_scales)
+        other.blocks = nn.ModuleList(copy.deepcopy(self.blocks[k]) for k in kept)
+        other.log_scales.copy_(self.log_scales[kept])
+        other._set_anchors(merged(anchors, kept))
+        return other.train(self.training)
+
+    @torch.no_grad()
+    def lowered(self, anchor: float) -> Denoiser:
+        """A copy whose anchors but the last are `anchor` at most, with thresholds that remove as much of large features.
+
+        Trained from large anchors, a deep denoiser works as its last few blocks. ValueError without anchors.
+        """
+        before, other = self.anchor_weights(), copy.deepcopy(self)
+        after = before.clamp(max=anchor)
+        after[-1] = before[-1]
+        other._set_anchors(after)
+        other.log_scales.add_((reach(before) / reach(after)).log()[..., None])
+        return other
+
+    def _set_anchors(self, weights: Tensor) -> None:
+        """The inverse of `anchor_weights`; a last one below its floor is set to it."""
+        floor = self._floor().to(weights)
+        self.get_parameter("anchors").copy_(torch.logit((weights - floor) / (1 - floor), eps=1e-12))
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         check_image(self, x, self.log_scales.dtype)

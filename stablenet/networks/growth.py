@@ -1,4 +1,4 @@
-"""How the parameters of a small denoiser become those of a large one that starts close to it.
+"""How one denoiser becomes another that starts close to it: larger, without idle blocks, or less anchored.
 
 Source: derived: n blocks whose thresholds add up to one, and whose anchors compose to one, do nearly what it does.
 """
@@ -59,3 +59,24 @@ class Growth:
     def kernel(self, weight: Tensor) -> Tensor:
         """The same kernel with zeros around."""
         return functional.pad(weight, [self.margin] * 4)
+
+
+def reach(anchors: Tensor) -> Tensor:
+    """r_k = product of 1 - a_j over j >= k, (blocks, knots): how much of what block k does is in the output."""
+    return (1 - anchors).flip(0).cumprod(0).flip(0)
+
+
+def shares(log_scales: Tensor, slopes: Tensor, anchors: Tensor) -> Tensor:
+    """Of what large features lose in all, the part that each block takes, (blocks, knots), on the mean over features.
+
+    Beyond its last knot a spline of scale t and slopes p, (blocks, features, segments), removes t sum_j p_j, and r_k of that
+    reaches the output.
+    """
+    removed = (log_scales.exp() * slopes.sum(2)[:, None]).mean(2) * reach(anchors)
+    return removed / removed.sum(0)
+
+
+def merged(anchors: Tensor, kept: list[int]) -> Tensor:
+    """Anchors (len(kept), knots) of the blocks that stay: each takes over those of the idle blocks behind it."""
+    ends = [*kept[1:], len(anchors)]
+    return torch.stack([1 - (1 - anchors[k:end]).prod(0) for k, end in zip(kept, ends, strict=True)])

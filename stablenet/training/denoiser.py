@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stablenet.activations import fuse
 from stablenet.bundled import weights_path
 from stablenet.evaluation import ImageDenoiser, evaluate
-from stablenet.images.photographs import Items, add_noise, random_patches
+from stablenet.images.photographs import Items, add_noise, random_patches, some_flat
 from stablenet.networks.denoiser import Denoiser
 from stablenet.training import fingerprint
 from stablenet.training.devices import fabric_on
@@ -39,10 +39,12 @@ def initial(recipe: DenoiserRecipe) -> Denoiser:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        if recipe.start is None:
-            return Denoiser(recipe.architecture)
-        source = cast(Denoiser, load(weights_path(recipe.start), kind="denoiser"))
-        return source.grown(recipe.architecture).requires_grad_(True)
+        network = Denoiser(recipe.architecture)
+        if recipe.start is not None:
+            source = cast(Denoiser, load(weights_path(recipe.start), kind="denoiser"))
+            source = source if recipe.anchor is None else source.condensed()
+            network = source.grown(recipe.architecture).requires_grad_(True)
+        return network if recipe.anchor is None else network.lowered(recipe.anchor)
 
 
 def train(
@@ -91,6 +93,7 @@ def _objective(recipe: DenoiserRecipe, dataset: Items, device: torch.device) -> 
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         clean = random_patches(dataset, count=recipe.batch_size, size=recipe.patch_size, channels=channels, generator=generator)
+        clean = some_flat(clean, recipe.flat_share, generator) if recipe.flat_share else clean
         level = recipe.noise_levels(len(clean), generator)
         noisy = add_noise(clean, level, generator)
         clean, noisy, level = (t.to(device) for t in (clean, noisy, level))

@@ -1,6 +1,7 @@
-"""Losses for classifiers whose logits have known Lipschitz constants: what is pushed is the margin that certifies.
+"""Losses: for classifiers the margin that certifies is pushed, for denoisers the error of a pixel is measured.
 
-Source: cross-entropy with offset and temperature [Prach2022]; radii (f_y - f_j)/Lip(f_y - f_j) are docs/theorems.md, R1.
+Source: cross-entropy with offset and temperature [Prach2022]; radii (f_y - f_j)/Lip(f_y - f_j) are docs/theorems.md, R1. The
+absolute error of denoisers is that of [Goujon2023]: texture, where errors are large, rules it less than it rules their square.
 """
 
 from __future__ import annotations
@@ -50,3 +51,28 @@ LOSSES: dict[str, Loss] = {
     "multi-margin": multi_margin,
     "certified-cross-entropy": certified_cross_entropy,
 }
+
+
+class PixelError(Protocol):
+    """What an error e of a pixel counts, elementwise, nonnegative and 0 at 0."""
+
+    def __call__(self, error: Tensor) -> Tensor: ...
+
+
+def square(error: Tensor) -> Tensor:
+    """e^2: its mean over images is what PSNR measures."""
+    return error.square()
+
+
+def absolute(error: Tensor) -> Tensor:
+    """|e|."""
+    return error.abs()
+
+
+def charbonnier(error: Tensor) -> Tensor:
+    """sqrt(e^2 + c^2) - c with c = 1/255: |e| beyond one step of 8 bits, with a gradient that goes to 0 below it."""
+    return (error.square() + CORNER**2).sqrt() - CORNER
+
+
+CORNER = 1 / 255
+ERRORS: dict[str, PixelError] = {"square": square, "absolute": absolute, "charbonnier": charbonnier}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stablenet.cards import read_fields, write_fields
 from stablenet.networks.architectures import ClassifierArchitecture, ClassifierShape, DenoiserArchitecture
-from stablenet.training.losses import LOSSES
+from stablenet.training.losses import ERRORS, LOSSES
 from stablenet.training.precision import check_precision
 from stablenet.training.schedule import PACE, LearningSchedule
 
@@ -43,7 +43,7 @@ class Recipe(Protocol):
 class DenoiserRecipe:
     """Everything that determines a trained denoiser, data aside.
 
-    The loss is the mean over a batch of mean((D(y, s) - x)^2) / (s + 2/255)^weight_power, with s uniform in
+    The loss is the mean over a batch of mean(error(D(y, s) - x)) / (s + 2/255)^weight_power, with s uniform in
     [0, max_noise_level] (or always `noise_level`).
     """
 
@@ -52,12 +52,18 @@ class DenoiserRecipe:
     """Train at this level alone instead of all levels up to the largest."""
     start: str | None = None
     """Weights to grow from, a shipped name or a path (`Denoiser.grown`); none: a tight frame of cosines."""
+    anchor: float | None = None
+    """Where all anchors but the last begin, at most (`Denoiser.lowered`), idle blocks dropped before; none: as they are."""
     patch_size: int = 48
     margin: int = 0
     """Pixels next to a patch's border that the loss leaves out: there the zero padding rules, unlike in a large image."""
     batch_size: int = 16
     stratified: bool = False
     """Draw one noise level from each of batch_size equal parts of the range, which steadies small batches."""
+    error: str = "square"
+    """What an error of a pixel counts: square, absolute or charbonnier. Absolute ones want half the weight_power."""
+    flat_share: float = 0.0
+    """The chance of a patch to be one constant gray or color, so that what is left of noise there counts as much."""
     weight_power: float = 1.5
     seed: int = 0
     precision: str = "auto"
@@ -74,6 +80,10 @@ class DenoiserRecipe:
             raise ValueError(f"margin must be >= 0 and below half the patch_size {self.patch_size}, got {self.margin}")
         if self.noise_level is not None and not 0 < self.noise_level <= a.max_noise_level:
             raise ValueError(f"noise_level must lie in (0, {a.max_noise_level:.4g}], got {self.noise_level}")
+        if self.error not in ERRORS or not 0 <= self.flat_share < 1:
+            raise ValueError(f"error must be {', '.join(ERRORS)}, flat_share in [0, 1), got {self.error!r}, {self.flat_share}")
+        if self.anchor is not None and not 0 < self.anchor < 1:
+            raise ValueError(f"anchor must lie in (0, 1), got {self.anchor}")
         check_precision(self.precision)
 
     def noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
@@ -84,9 +94,9 @@ class DenoiserRecipe:
         return self.architecture.max_noise_level * ((level + torch.arange(count)) / count if self.stratified else level)
 
     def loss(self, restored: Tensor, clean: Tensor, level: Tensor) -> Tensor:
-        """The weighted square error over the inside of the patches; images (batch, channels, size, size), level (batch,)."""
+        """The weighted error over the inside of the patches; images (batch, channels, size, size), level (batch,)."""
         inner = slice(self.margin, clean.shape[-1] - self.margin)
-        error = (restored - clean)[..., inner, inner].square().mean((1, 2, 3))
+        error = ERRORS[self.error]((restored - clean)[..., inner, inner]).mean((1, 2, 3))
         return (error / (level + 2 / 255) ** self.weight_power).mean()
 
     def to_json(self) -> str:

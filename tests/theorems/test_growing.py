@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import stablenet
+from stablenet.bundled import available
 from stablenet.networks import Denoiser
+from stablenet.networks.denoiser import KNOTS
 from stablenet.weights import pretrained
 from tests.attack import attack
 from tests.inventory import ARCHITECTURES, wild_denoiser
@@ -73,3 +75,71 @@ def test_its_certificate_holds_against_attack(averagedness):
 def test_shapes_that_cannot_grow(change, text):
     with pytest.raises(ValueError, match=text):
         wild_denoiser(ANCHORED).grown(replace(ANCHORED, **change))
+
+
+def with_idle_blocks(seed: int = 0) -> Denoiser:
+    """Six blocks of which the third restarts from the input, the last but one removes nothing, and both come before others."""
+    network = wild_denoiser(replace(ANCHORED, blocks=6), seed)
+    with torch.no_grad():
+        network.anchors[2] = 30.0
+        network.log_scales[4] = -30.0
+    return network
+
+
+def test_without_its_idle_blocks_it_is_the_same():
+    """At the knots; in between products of interpolated anchors are not interpolated products."""
+    network = with_idle_blocks()
+    short = network.condensed()
+    assert len(short.blocks) == 2 and not short.training
+    x = torch.rand(1, network.channels, 21, 26, dtype=torch.float64)
+    for level in LEVELS:
+        at_knot = level in KNOTS
+        torch.testing.assert_close(short(x, level), network(x, level), rtol=0, atol=1e-9 if at_knot else 1e-4)
+    certificate = stablenet.certify(short).certificate
+    assert certificate.averagedness <= stablenet.certify(network).certificate.averagedness + 1e-9
+    assert len(short.condensed().blocks) == 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_certificate_without_idle_blocks_holds_against_attack(seed):
+    short = with_idle_blocks(seed).condensed()
+    certificate = stablenet.certify(short).certificate
+    found = attack(
+        lambda x: short(x, 25 / 255), (1, 17, 23), averagedness=certificate.averagedness, iterations=8, pairs=4, spread=0.3
+    )
+    assert found.lipschitz <= 1 + 1e-6
+    assert found.averagedness <= certificate.averagedness * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in available() if name.startswith("denoiser-")])
+def test_shipped_denoisers_have_no_idle_blocks(name):
+    network = pretrained(name)
+    assert len(network.condensed().blocks) == len(network.blocks)
+
+
+def test_lower_anchors_remove_as_much_of_large_features():
+    """Thresholds so small that every feature of this image is beyond them: then both are x minus the same sums of signs."""
+    network = wild_denoiser(ANCHORED)
+    with torch.no_grad():
+        network.log_scales.sub_(14)
+        network.anchors[:-1].clamp_(min=0.0)
+    lowered = network.lowered(0.02)
+    anchors = lowered.anchor_weights().detach()
+    assert float(anchors[:-1].max()) <= 0.02 + 1e-9
+    torch.testing.assert_close(anchors[-1], network.anchor_weights()[-1])
+    x = torch.rand(1, network.channels, 21, 26, dtype=torch.float64)
+    for level in LEVELS[1:]:
+        removed, removed_lowered = x - network(x, level), x - lowered(x, level)
+        assert float((removed - removed_lowered).norm() / removed.norm()) < 1e-3
+
+
+def test_anchors_that_are_low_already_stay():
+    network = wild_denoiser(ANCHORED).lowered(0.02)
+    torch.testing.assert_close(network.lowered(0.5).anchor_weights(), network.anchor_weights())
+
+
+def test_a_relaxed_composition_has_no_anchors_to_lower():
+    composed = wild_denoiser(ARCHITECTURES["composed"])
+    for change in (composed.condensed, lambda: composed.lowered(0.1)):
+        with pytest.raises(ValueError, match="has no anchors"):
+            change()
