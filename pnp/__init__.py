@@ -5,6 +5,7 @@ from pnp import physics
 from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, CondatVu, Descent
 from pnp.bounds import Bound, Refused
 from pnp.guarantees import Guarantee
+from pnp.guiding import solve_guided
 from pnp.iterating import GuaranteeViolated, Record, iterate
 from pnp.physics import Smoothness, certified_smoothness
 from pnp.planning import Run, Stop, plan
@@ -48,4 +49,5 @@ __all__ = [
     "prepare",
     "prior",
     "solve",
+    "solve_guided",
 ]

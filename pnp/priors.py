@@ -23,6 +23,8 @@ from stablenet.certificate import Certificate, CertificateTree, NotCertified, ce
 from stablenet.potential import Potential
 from stablenet.rounding import round_up, up
 
+REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError)
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -122,18 +124,24 @@ class DenoiserAtLevel:
         corner = image[:1, :, :64, :64].contiguous()
         name = type(self.module).__name__
         try:
-            with torch.no_grad():
-                module = copy.deepcopy(self.module)
-                if self.potential is None:
-                    result = module(corner, self.noise_level)
-                else:
-                    _, result = explicit.energy_and_gradient(module, corner, self.noise_level)
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-            reason = " ".join(str(error).split())
-            raise Refused(f"{name} could not be called as denoiser(x, sigma) on an image: {reason}") from error
+            result = self._tried(corner)
+        except REFUSALS:  # perhaps it is frozen at a guide of the whole image's size
+            corner = image
+            try:
+                result = self._tried(image)
+            except REFUSALS as error:
+                reason = " ".join(str(error).split())
+                raise Refused(f"{name} could not be called as denoiser(x, sigma) on an image: {reason}") from error
         if not isinstance(result, Tensor) or result.shape != corner.shape or result.dtype != corner.dtype:
             got = f"{tuple(result.shape)} {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             raise Refused(f"{name} is not a denoiser: it makes {got} of an image {tuple(corner.shape)} {corner.dtype}")
+
+    @torch.no_grad()
+    def _tried(self, image: Tensor) -> object:
+        module = copy.deepcopy(self.module)
+        if self.potential is None:
+            return module(image, self.noise_level)
+        return explicit.energy_and_gradient(module, image, self.noise_level)[1]
 
 
 def prior(denoiser: nn.Module | Prior) -> Prior:

@@ -6,7 +6,7 @@ Source: the theorems are those of the algorithm and the scheme (docs/theorems.md
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pnp.algorithms.protocol import Algorithm
 from pnp.guarantees import Guarantee
 from pnp.iterating import Record, iterate
-from pnp.planning import Stop, plan
+from pnp.planning import Run, Stop, plan
 from pnp.priors import Prior
 from pnp.problem import Problem
 from pnp.schemes import Scheme
@@ -41,6 +41,7 @@ class Solution:
     error_bound : (batch,) a bound of |x_k - x*|, x_k the estimate and x* the fixed point; None where no theorem gives one.
     energies : (iterations, batch) F at the points that were taken, where the theorem is one of descent on F, which never
         rises and is not above the last at the estimate; else None.
+    refreshes : after how many iterations a new guide was taken, in a guided run.
     """
 
     estimate: Tensor
@@ -54,6 +55,23 @@ class Solution:
     distance: Tensor
     error_bound: Tensor | None = None
     energies: Tensor | None = None
+    refreshes: tuple[int, ...] = ()
+
+
+@dataclass
+class Told:
+    """What is kept of the records of a run as they come: the numbers of all, the images of the last."""
+
+    residuals: list[Tensor] = field(default_factory=list)
+    energies: list[Tensor] = field(default_factory=list)
+    last: Record | None = None
+
+    def add(self, record: Record) -> None:
+        """One more record."""
+        self.residuals.append(record.residual)
+        self.last = record
+        if record.energy is not None:
+            self.energies.append(record.energy)
 
 
 def solve(
@@ -117,17 +135,22 @@ def solve(
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    residuals, energies = [], []
+    told = Told()
     for record in iterate(run):
-        residuals.append(record.residual)
-        if record.energy is not None:
-            energies.append(record.energy)
+        told.add(record)
         if callback is not None:
             callback(record)
+    return concluded(run, told)
+
+
+def concluded(run: Run, told: Told) -> Solution:
+    """The solution that a run came to."""
+    record, energies = told.last, told.energies
+    assert record is not None
     return Solution(
         estimate=record.estimate,
-        residuals=torch.stack(residuals),
-        iterations=len(residuals),
+        residuals=torch.stack(told.residuals),
+        iterations=len(told.residuals),
         converged=bool(record.converged.all()),
         converged_per_image=record.converged,
         guarantee=run.guarantee,
