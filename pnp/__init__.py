@@ -11,7 +11,7 @@ from pnp.physics import Smoothness, certified_smoothness
 from pnp.planning import Run, Stop, plan
 from pnp.priors import prepare, prior
 from pnp.problem import Problem, pose
-from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain
+from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain, QuasiNewton
 from pnp.solving import Solution, solve
 from pnp.wrappers import Channelwise, Clipped, DeepinvDenoiser, Relaxed
 
@@ -34,6 +34,7 @@ __all__ = [
     "Overrelaxed",
     "Plain",
     "Problem",
+    "QuasiNewton",
     "Record",
     "Refused",
     "Relaxed",

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from deepinv.physics import LinearPhysics
 from torch import Tensor, nn
 
+from pnp.algorithms import Descent
 from pnp.algorithms.protocol import Algorithm
 from pnp.bounds import Refused
 from pnp.facts import accepts
@@ -72,7 +73,7 @@ def solve_guided(
     problem, physics : y and its physics, or a posed problem and None.
     denoiser : guided: prepare(guide, sigma) gives the frozen map. The first guide is the start.
     refreshes : how often the estimate becomes the guide; 0 is a run from the first guide.
-    clipped : whether the map is projected onto [0, 1], with which a fixed point is proved to exist.
+    clipped : whether the map is projected onto [0, 1], with which a fixed point is proved to exist; Descent does it itself.
     stop : of the last run; the earlier ones end at a residual of 1e-3 or after 50 iterations.
 
     Returns
@@ -130,6 +131,7 @@ def guided_stages(
         )
     if refreshes < 0:
         raise ValueError(f"refreshes must be at least 0, got {refreshes}")
+    clipped = clipped and not isinstance(algorithm, Descent)
     image = problem.start if start is None else start
     level = denoiser_noise_level
     for index in range(refreshes + 1):
@@ -155,7 +157,7 @@ def _prior(denoiser: Guided, guide: Tensor, level: float, clipped: bool) -> Prio
     by_channel = accepts.of(denoiser).channels == 1 and guide.shape[1] > 1
     frozen = denoiser.prepare(guide.reshape(-1, 1, *guide.shape[-2:]) if by_channel else guide, level)
     frozen = Channelwise(frozen) if by_channel else frozen
-    return prior(Clipped(frozen) if clipped else frozen)
+    return prior(Clipped(frozen) if clipped else frozen)  # Descent has the box in itself
 
 
 def _level(algorithm: Algorithm, problem: Problem, denoiser: Guided, guide: Tensor, clipped: bool) -> float:

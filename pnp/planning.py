@@ -19,9 +19,8 @@ from pnp.guarantees import Guarantee
 from pnp.priors import Prior
 from pnp.priors import prior as ready
 from pnp.problem import Problem, pose
-from pnp.schemes import Anderson, Plain, Scheme
+from pnp.schemes import Plain, QuasiNewton, Scheme
 
-DESCENT_MEMORY = 5
 SHORTER = (0.97, 0.94, 0.9)
 """Shares of the usual step size, tried in turn where a scheme asks for a map that is more averaged."""
 
@@ -116,8 +115,8 @@ def plan(
 
 
 def usual_scheme(algorithm: Algorithm) -> Scheme[Any]:
-    """Anderson where an energy decides on its jumps, so that nothing is assumed of them; else the map as it stands."""
-    return Anderson(DESCENT_MEMORY) if isinstance(algorithm, Descent) else Plain()
+    """Quasi-Newton jumps where an energy decides on them, so that nothing is assumed; else the map as it stands."""
+    return QuasiNewton() if isinstance(algorithm, Descent) else Plain()
 
 
 def _covered(algorithm: Algorithm, scheme: Scheme[Any], problem: Problem, prior: Prior) -> tuple[Algorithm, Prior, Guarantee]:

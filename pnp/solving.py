@@ -107,7 +107,7 @@ def solve(
     noise_level : with y and a physics: standard deviation of the measurement's noise, for images in [0, 1]; > 0.
     denoiser_noise_level : sigma of the denoiser; None settles it from the noise level and the problem.
     scheme : how the map is iterated: `Plain()`, `Overrelaxed(factor)`, `Halpern()`, `Anderson()`; the fixed point is the same.
-        None takes Plain, and Anderson for Descent.
+        None takes Plain, and QuasiNewton for Descent.
     stop : `Stop(tolerance, max_iterations)`; or the two by themselves.
     start : first image, of the shape of the images; None takes the measurement or A^T y/L. `init` is another name.
     smoothness : with y and a physics that has no rule: an upper bound of |A|^2.

@@ -13,7 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from pnp import strengths
 from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled
+from pnp.algorithms.strength import Spectrum
 from pnp.bounds import Refused
 from pnp.guarantees import Guarantee, projected_descent
 from pnp.points import Point, inner, length
@@ -22,10 +24,8 @@ from pnp.problem import Problem
 from stablenet.potential import Potential
 
 FRACTION_OF_LIMIT = 0.95
-LEVEL = 1.0
-"""The level of the potential in units of the measurement's noise."""
-STRENGTH = 1.0
-"""How much more than the noise asks for R weighs; the weight is STRENGTH (noise/level)^2."""
+USUAL = (3.0, 0.5)
+"""Where no table speaks: the level of the potential in units of the noise, and the strength; the weight is strength/level^2."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Descent:
         potential, weight, step_size = explicit_potential(prior), self.weight, self.step_size
         if weight is None:
             level = self.denoiser_noise_level(problem, prior)
-            weight = STRENGTH * (problem.noise_level / level) ** 2
+            weight = chosen(problem, prior)[1] * (problem.noise_level / level) ** 2
         if step_size is None:
             total = replace(self, weight=weight).total(problem, potential)
             step_size = 2 * FRACTION_OF_LIMIT / total if total > 0 else 1.0
@@ -59,7 +59,7 @@ class Descent:
 
     def denoiser_noise_level(self, problem: Problem, prior: Prior) -> float:
         end = math.inf if prior.accepts.max_noise_level is None else 0.999 * prior.accepts.max_noise_level
-        return min(LEVEL * problem.noise_level, end)
+        return min(chosen(problem, prior)[0] * problem.noise_level, end)
 
     def guarantee(self, problem: Problem, prior: Prior) -> Guarantee:
         theorem = projected_descent(
@@ -91,6 +91,14 @@ class Descent:
 
     def norm(self, problem: Problem, difference: Point) -> Tensor:
         return length(difference)
+
+
+def chosen(problem: Problem, prior: Prior) -> tuple[float, float]:
+    """Level and strength: of the table behind a blur, 1 and 1 where A^T A is a projection, in between by `Spectrum`."""
+    rung = "convex" if explicit_potential(prior).weak_convexity == 0 else "weakly-convex"
+    level, strength = strengths.chosen("Descent", rung, problem.noise_level) or USUAL
+    share = 1 - Spectrum.of(problem).projection
+    return level**share, strength**share
 
 
 def explicit_potential(prior: Prior) -> Potential:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from torch import Tensor
 
-from pnp.cli import inputs, results
+from pnp.cli import inputs, results, rungs
 from pnp.cli.options import Common, Solving, option
 from pnp.cli.restoring import restore
 from pnp.scenes.blur import Boundary, observe, simulate
 from pnp.scenes.scene import Scene
-from stablenet.certificate import certify
 from stablenet.devices import find_device
 from stablenet.images.decoding import InputError
 
@@ -41,8 +40,8 @@ class Deblur:
     boundary: Annotated[Boundary | None, option("{circular,valid}", "circular when simulating, else valid")] = None
     """circular: the image repeats beyond its border (exact for a simulation, rings on a photograph). valid: nothing is
     assumed beyond the border."""
-    denoiser: Annotated[str | None, option("NAME", "denoiser-gray-small or denoiser-color-small, as the image is")] = None
-    """A bundled denoiser by name, or a file of weights. denoiser-gray and denoiser-color take twice as long or more."""
+    denoiser: Annotated[str | None, option("NAME", "that of the rung, gray or color as the image is")] = None
+    """A bundled denoiser by name, or a file of weights."""
     solving: Solving = field(default_factory=Solving)
     common: Common = field(default_factory=Common)
 
@@ -59,22 +58,28 @@ class Deblur:
             )
         photograph = inputs.load_image(self.image, common.white_level)
         kernel = inputs.load_kernel(self.kernel or "motion")
-        name = self.denoiser or f"{inputs.default_denoiser(photograph.pixels)}-small"  # one pass an iteration: the fast one
+        channels = photograph.pixels.shape[1]
+        name = self.denoiser or rungs.denoiser_for(common.rung, "deblurring", channels)
         denoiser = inputs.load_denoiser(name)
+        rung = rungs.rung_of(denoiser, common.rung)
+        print(*rungs.told(rung, "deblurring", self.noise_level, channels), sep="\n")
+        solving = self.solving.settled(denoiser, guided=rung.name == "guided")
         return restore(
             self._scene(photograph.pixels, kernel).to(device),
             kernel,
             photograph,
             denoiser.to(device),
             noise_level=self.noise_level,
-            solving=self.solving,
+            solving=solving,
+            guided=rung.name == "guided",
             common=common,
             facts={
                 "command": "pnp deblur",
-                "settings": results.settings(self),
+                "settings": results.settings(replace(self, solving=solving)),
+                "rung": {"name": rung.name, "promise": rung.promise},
                 "image": results.described(photograph, self.image),
                 "kernel": {"name": self.kernel or "motion", "shape": list(kernel.shape[-2:])},
-                "denoiser": {"name": name, "certificate": str(certify(denoiser).certificate)},
+                "denoiser": {"name": name, "certificate": inputs.certified(denoiser)},
             },
         )
 

@@ -10,14 +10,19 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from pnp.cli import inputs, results
+from pnp.cli import inputs, results, rungs
 from pnp.cli.options import Common, option
 from pnp.cli.progress import passes, reporting
-from pnp.priors import prepare
+from pnp.guiding import Guided
+from pnp.priors import prepare, prior
 from pnp.report import figures
-from stablenet.certificate import certify
+from pnp.wrappers import Channelwise
 from stablenet.devices import find_device
 from stablenet.images.photographs import add_noise
+
+ACCURACY = 2e-4
+"""Of an iterated proximal operator, as a root mean square: a twentieth of a gray level of 8 bits."""
+REFRESHES = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Denoise:
     """Standard deviation of the noise, for pixels in [0, 1]."""
     simulate: bool = False
     """Add the noise first; the image is taken as clean."""
-    denoiser: Annotated[str | None, option("NAME", "denoiser-gray or denoiser-color, as the image is")] = None
+    denoiser: Annotated[str | None, option("NAME", "that of the rung, gray or color as the image is")] = None
     """A bundled denoiser by name, or a file of weights."""
     common: Common = field(default_factory=Common)
 
@@ -44,13 +49,18 @@ class Denoise:
         inputs.check_noise_level(self.noise_level)
         device = find_device(common.device)
         photograph = inputs.load_image(self.image, common.white_level)
-        name = self.denoiser or inputs.default_denoiser(photograph.pixels)
+        channels = photograph.pixels.shape[1]
+        name = self.denoiser or rungs.denoiser_for(common.rung, "denoising", channels)
         denoiser = inputs.load_denoiser(name)
+        rung = rungs.rung_of(denoiser, common.rung)
+        print(*rungs.told(rung, "denoising", self.noise_level, channels), sep="\n")
         simulated = self.simulate or self.image is None
         clean = photograph.pixels if simulated else None
         generator = torch.Generator().manual_seed(common.seed)
         noisy = photograph.pixels if clean is None else add_noise(clean, self.noise_level, generator)
-        denoised, seconds = _pass(denoiser.to(device), noisy.to(device), self.noise_level)
+        if rung.name == "guided":
+            denoiser = _guided(denoiser.to(device), noisy.to(device), self.noise_level)
+        denoised, error, seconds = _pass(denoiser.to(device), noisy.to(device), self.noise_level)
         gained = results.gain(noisy, denoised, clean)
         with results.staged(common.output) as folder:
             results.write_picture(folder, "denoised", denoised, photograph, floats=common.floats)
@@ -60,7 +70,9 @@ class Denoise:
                 "command": "pnp denoise",
                 "settings": results.settings(self),
                 "image": results.described(photograph, self.image),
-                "denoiser": {"name": name, "certificate": str(certify(denoiser).certificate)},
+                "rung": {"name": rung.name, "promise": rung.promise},
+                "denoiser": {"name": name, "certificate": inputs.certified(denoiser)},
+                "error_bound": error,
                 "exit_reason": "finished",
                 "exit_code": 0,
                 "seconds": seconds,
@@ -70,8 +82,20 @@ class Denoise:
         return 0
 
 
-def _pass(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> tuple[Tensor, float]:
-    """The denoised image on the CPU, and the seconds that it took."""
+def _guided(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> nn.Module:
+    """The map that is frozen at the last of a few guides, each the estimate of the one before."""
+    assert isinstance(denoiser, Guided)
+    guide, channelwise = noisy, noisy.shape[1] > 1 and prior(denoiser).accepts.channels == 1
+    for _ in range(REFRESHES + 1):
+        seen = guide.reshape(-1, 1, *guide.shape[-2:]) if channelwise else guide
+        frozen = denoiser.prepare(seen.detach(), noise_level)
+        frozen = Channelwise(frozen) if channelwise else frozen
+        guide, _ = prior(frozen).at(noise_level).within(noisy, ACCURACY * noisy[0].numel() ** 0.5)
+    return frozen
+
+
+def _pass(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> tuple[Tensor, float, float]:
+    """The denoised image on the CPU, a bound of its error as a root mean square, and the seconds that it took."""
     at_level = prepare(denoiser, channels=noisy.shape[1]).at(noise_level)
     with reporting() as reporter, torch.no_grad():
 
@@ -79,5 +103,8 @@ def _pass(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> tuple[Tenso
             reporter.tell(f"{share:.0%} of the pass", share)
 
         with passes(at_level, noisy, tell):
-            denoised = at_level(noisy).cpu()
-        return denoised, reporter.seconds
+            denoised, error = at_level.within(noisy, ACCURACY * noisy[0].numel() ** 0.5)
+        off = float(error.max()) / noisy[0].numel() ** 0.5
+        if off > 0:
+            print(f"error        the proximal operator is at most {off:.1e} away, as a root mean square")
+        return denoised.cpu(), off, reporter.seconds

@@ -7,9 +7,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pnp import kernels
+from pnp.explicit import potential_of
 from pnp.noise import check_noise_scale, checked_noise_level
 from stablenet.bundled import data_path
-from stablenet.certificate import certify
+from stablenet.certificate import NotCertified, certify
 from stablenet.images.decoding import InputError
 from stablenet.images.reading import Photograph, read_image
 from stablenet.weights import load, pretrained
@@ -38,18 +39,23 @@ def load_image(path: Path | None, white_level: float | None = None) -> Photograp
     return photograph
 
 
-def default_denoiser(pixels: Tensor) -> str:
-    """The bundled denoiser for images of that many channels."""
-    return "denoiser-gray" if pixels.shape[1] == 1 else "denoiser-color"
-
-
 def load_denoiser(name: str) -> nn.Module:
     """A denoiser by name or from a file of weights; prints its certificate."""
     path = Path(name)
     named = path.suffix != ".safetensors" and not path.exists()
     denoiser = pretrained(name, kind="denoiser") if named else load(path, kind="denoiser")
-    print(f"denoiser     {name}, {certify(denoiser).certificate}")
+    print(f"denoiser     {name}, {certified(denoiser)}")
     return denoiser
+
+
+def certified(denoiser: nn.Module) -> str:
+    """What is proved of a denoiser, in a line: of the map, and of its potential where it has one."""
+    try:
+        told = str(certify(denoiser).certificate)
+    except NotCertified:
+        told = "no certificate of the map"
+    potential = potential_of(denoiser)
+    return told if potential is None else f"{told}; potential {'convex' if potential.is_convex else 'weakly convex'}"
 
 
 def load_kernel(name: str) -> Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from torch import nn
 
-from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, Algorithm, CondatVu
+from pnp.algorithms import ADMM, DRS, HQS, PGD, RED, Algorithm, CondatVu, Descent
+from pnp.cli.rungs import Name, frozen
+from pnp.explicit import potential_of
 from pnp.priors import Prior, prior
-from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain, Scheme
+from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain, QuasiNewton, Scheme
 from pnp.wrappers import Clipped
 from stablenet.images.decoding import InputError
 
@@ -23,9 +25,15 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "hqs": HQS,
     "red": RED,
     "condat-vu": CondatVu,
+    "descent": Descent,
 }
 
-SCHEMES: dict[str, Callable[[], Scheme[Any]]] = {"plain": Plain, "halpern": Halpern, "anderson": Anderson}
+SCHEMES: dict[str, Callable[[], Scheme[Any]]] = {
+    "plain": Plain,
+    "halpern": Halpern,
+    "anderson": Anderson,
+    "quasi-newton": QuasiNewton,
+}
 
 
 def option(metavar: str, unset: str) -> object:
@@ -37,6 +45,12 @@ def option(metavar: str, unset: str) -> object:
 class Common:
     """What every command takes."""
 
+    rung: Annotated[
+        Name | None,
+        option("{convex,averaged,weakly-convex,guided}", "the best picture that a bundled denoiser gives in equal time"),
+    ] = None
+    """Which guarantee is wanted, from the strictest: convex (a global minimizer), averaged (a fixed point), guided (a fixed
+    point, its guide held fixed), weakly-convex (a critical point)."""
     white_level: Annotated[float | None, option("FLOAT", "what the file states, else the largest its type holds")] = None
     """The number that stands for white in the image file, such as 4095 for 12 bits in a file of 16."""
     seed: int = 0
@@ -53,12 +67,18 @@ class Common:
 class Solving:
     """How a scene is restored."""
 
-    algorithm: Literal["pgd", "admm", "drs", "hqs", "red", "condat-vu"] = "pgd"
+    algorithm: Annotated[
+        Literal["pgd", "admm", "drs", "hqs", "red", "condat-vu", "descent"] | None,
+        option("{pgd,admm,drs,hqs,red,condat-vu,descent}", "descent on an explicit potential, else pgd"),
+    ] = None
     """Proximal gradient, ADMM, Douglas-Rachford, half-quadratic splitting, gradient descent on regularization by
-    denoising, or Condat-Vu."""
-    scheme: Literal["plain", "overrelaxed", "halpern", "anderson"] = "plain"
+    denoising, Condat-Vu, or descent on an explicit energy."""
+    scheme: Annotated[
+        Literal["plain", "overrelaxed", "halpern", "anderson", "quasi-newton"] | None,
+        option("{plain,overrelaxed,halpern,anderson,quasi-newton}", "quasi-newton for descent, else plain"),
+    ] = None
     """How the algorithm's map is iterated: as it is, with longer steps, drawn to the start (Halpern), or extrapolated from
-    the last few steps (Anderson)."""
+    the last few steps (Anderson); quasi-newton for descent alone."""
     factor: Annotated[float | None, option("FLOAT", "halfway to the largest that the theorem takes")] = None
     """Of the overrelaxed scheme: how much longer its steps are."""
     prior: Annotated[Literal["clipped", "plain"] | None, option("{clipped,plain}", "clipped for pgd, else plain")] = None
@@ -72,13 +92,25 @@ class Solving:
     max_iterations: int = 1000
     """Give up after this many iterations; the results are written all the same, with exit code 3."""
 
+    def settled(self, denoiser: nn.Module, *, guided: bool = False) -> Solving:
+        """The same with the algorithm and the scheme that suit the denoiser, where they were left open."""
+        explicit = potential_of(frozen(denoiser) if guided else denoiser) is not None
+        algorithm = self.algorithm or ("descent" if explicit else "pgd")
+        return replace(self, algorithm=algorithm, scheme=self.scheme or ("quasi-newton" if algorithm == "descent" else "plain"))
+
     def make_algorithm(self) -> Algorithm:
         """The algorithm by its name, with the step size if one was given."""
-        return ALGORITHMS[self.algorithm](step_size=self.step_size)
+        return ALGORITHMS[self.algorithm or "pgd"](step_size=self.step_size)
+
+    @property
+    def clipped(self) -> bool:
+        """Whether the denoised image is projected onto the box."""
+        return (self.prior or ("clipped" if self.algorithm == "pgd" else "plain")) == "clipped"
 
     def make_prior(self, denoiser: nn.Module) -> Prior:
         """The denoiser made ready, with its result clipped to [0, 1] or as it is."""
-        clipped = (self.prior or ("clipped" if self.algorithm == "pgd" else "plain")) == "clipped"
+        weak = potential_of(denoiser)
+        clipped = self.clipped and (self.prior == "clipped" or weak is None or weak.is_convex)
         return prior(Clipped(denoiser) if clipped else denoiser)
 
     def make_scheme(self, averagedness: float | None) -> Scheme[Any]:
@@ -92,4 +124,4 @@ class Solving:
             raise InputError(f"--factor {self.factor:g} is of --scheme overrelaxed, not of {self.scheme}")
         if self.scheme == "overrelaxed":
             return Overrelaxed((1 + 1 / (averagedness or 1)) / 2 if self.factor is None else self.factor)
-        return SCHEMES[self.scheme]()
+        return SCHEMES[self.scheme or "plain"]()

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import torch
@@ -119,7 +119,7 @@ def passes(denoise: Callable[[Tensor], Tensor], image: Tensor, tell: Callable[[f
         nonlocal heard
         heard += rows == of
 
-    with progress(count), torch.no_grad():
+    with progress(count), torch.no_grad(), suppress(RuntimeError, ValueError):  # a map may be frozen at images of one size
         denoise(image[..., :32, :32].contiguous())
     maps, heard = heard, 0
 

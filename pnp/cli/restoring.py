@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from pnp.cli import results
 from pnp.cli.options import Common, Solving
-from pnp.cli.progress import Course, passes, reporting
+from pnp.cli.progress import Course, Reporter, passes, reporting
+from pnp.guarantees import EnergyDescends
+from pnp.guiding import Stage, guided_stages
 from pnp.iterating import Record, iterate
 from pnp.planning import Run, Stop, plan
 from pnp.problem import pose
 from pnp.report import figures
 from pnp.scenes.scene import Scene
+from pnp.schemes import Plain
 from stablenet.images.reading import Photograph
 
+Stages = Generator[Stage, Tensor | None, None]
 End = Literal["converged", "not converged", "interrupted"]
 LARGE = 2**20  # pixels from which on the checks take seconds
 EXIT_CODES: dict[End, int] = {"converged": 0, "not converged": 3, "interrupted": 130}
@@ -33,6 +37,9 @@ class Finished:
     best : the record of least residual, which is the last one where the residual never rises.
     residuals : (iterations, batch), as the theorem measures them.
     pixels : by whose square root a residual is divided to be a root mean square.
+    run : the last one, which the guarantee speaks of.
+    energies : F of each iteration, where the run descends on one.
+    refreshes : after how many iterations a new guide was taken.
     """
 
     end: End
@@ -40,11 +47,22 @@ class Finished:
     residuals: Tensor
     pixels: int
     seconds: float
+    run: Run
+    energies: list[float]
+    refreshes: tuple[int, ...] = ()
 
     @property
     def root_mean_squares(self) -> Tensor:
         """The residuals as they are printed and compared with the tolerance."""
         return self.residuals / self.pixels**0.5
+
+    @property
+    def gradient_mapping(self) -> float | None:
+        """A root mean square that bounds |x - P(x - grad F(x))|, 0 at a critical point, where the run descends in the box."""
+        watch, step_size = self.run.guarantee.watch, self.run.algorithm.step_size
+        if not (isinstance(watch, EnergyDescends) and watch.box and step_size):
+            return None
+        return float(self.best.residual.max()) * max(1.0, 1 / step_size) / self.pixels**0.5
 
     @property
     def error_bound(self) -> float | None:
@@ -63,12 +81,14 @@ def restore(
     solving: Solving,
     common: Common,
     facts: Mapping[str, object],
+    guided: bool = False,
 ) -> int:
     """Restore a scene, print the guarantee and the gain, and write the folder of results.
 
     Parameters
     ----------
     facts : what run.json tells besides.
+    guided : whether the denoiser takes a guide, which is refreshed with the estimate.
 
     Returns
     -------
@@ -76,8 +96,10 @@ def restore(
     """
     with reporting() as reporter:
         reporter.tell("checking the hypotheses of the theorem", 0.0, now=scene.start.numel() > LARGE)
-        run = _planned(scene, denoiser, noise_level, solving)
-    finished = _carry_out(run)
+        stages = _stages(scene, denoiser, noise_level, solving, guided)
+        first = next(stages)
+    finished = _carry_out(first, stages)
+    run = finished.run
     print(f"guarantee    {run.guarantee}")
     _tell_end(finished, run)
     restored = scene.visible(finished.best.state.estimate)
@@ -94,50 +116,76 @@ def restore(
             tolerance=run.tolerance,
             guarantee=run.guarantee,
             distance=finished.best.distance,
+            energy=finished.energies[0] if finished.energies else None,
+            refreshes=finished.refreshes,
         )
         results.write_residuals(folder / "residuals.csv", finished.root_mean_squares)
         results.write_run(folder / "run.json", {**facts, **_told(run, finished), "psnr": results.decibels(gained)})
     return EXIT_CODES[finished.end]
 
 
-def _planned(scene: Scene, denoiser: nn.Module, noise_level: float, solving: Solving) -> Run:
-    """The run under its theorem; the scheme is settled from the averagedness of the algorithm's map."""
-    run = plan(
-        solving.make_algorithm(),
-        pose(scene.measurement, scene.physics, noise_level=noise_level),
-        solving.make_prior(denoiser),
-        denoiser_noise_level=solving.denoiser_noise_level,
-        stop=Stop(solving.tolerance, solving.max_iterations),
-        start=scene.start,
-    )
+def _stages(scene: Scene, denoiser: nn.Module, noise_level: float, solving: Solving, guided: bool) -> Stages:
+    """The runs under their theorems, one unless guided; the scheme is settled from the averagedness of the algorithm's map."""
+    problem, algorithm = pose(scene.measurement, scene.physics, noise_level=noise_level), solving.make_algorithm()
+    level, stop = solving.denoiser_noise_level, Stop(solving.tolerance, solving.max_iterations)
+    if guided:
+        scheme = solving.make_scheme(None)
+        yield from guided_stages(
+            algorithm,
+            problem,
+            denoiser,
+            denoiser_noise_level=level,
+            clipped=solving.clipped,
+            scheme=scheme,
+            stop=stop,
+            start=scene.start,
+        )
+        return
+    made = solving.make_prior(denoiser)
+    run = plan(algorithm, problem, made, denoiser_noise_level=level, scheme=Plain(), stop=stop, start=scene.start)
     scheme = solving.make_scheme(run.guarantee.averagedness)
-    return replace(run, scheme=scheme, guarantee=scheme.guarantee(run.guarantee))
+    yield Stage(0, replace(run, scheme=scheme, guarantee=scheme.guarantee(run.guarantee)))
 
 
-def _carry_out(run: Run) -> Finished:
-    """Iterate with signs of life; Ctrl-C ends it with the best iterate, if there is one."""
-    pixels = run.start[0].numel()
+def _carry_out(stage: Stage, stages: Stages) -> Finished:
+    """Iterate with signs of life, from guide to guide; Ctrl-C ends it with the best iterate, if there is one."""
+    pixels = stage.run.start[0].numel()
     residuals: list[Tensor] = []
+    energies: list[float] = []
+    refreshes: list[int] = []
     best: Record | None = None
     end: End = "not converged"
     with reporting() as reporter:
-        course = Course(reporter, run.tolerance, run.max_iterations)
         try:
-            with passes(run.denoise, run.start, course.passing):
-                for record in iterate(run):
+            while True:
+                reached = None
+                for record in _watched(stage.run, reporter):
                     residuals.append(record.residual)
-                    if best is None or bool(record.residual.max() <= best.residual.max()):
-                        best = record
-                    course.iterated(float(record.residual.max()) / pixels**0.5)
-                    if bool(record.converged.all()):
-                        end = "converged"
+                    energies += [] if record.energy is None else [float(record.energy.max())]
+                    if reached is None or record.energy is not None or record.residual.max() <= reached.residual.max():
+                        best = reached = record
+                    end = "converged" if bool(record.converged.all()) else "not converged"
+                try:
+                    stage = stages.send(record.estimate)
+                except StopIteration:
+                    break
+                refreshes.append(len(residuals))
         except KeyboardInterrupt:
             if best is None:
                 raise
             end = "interrupted"
         seconds = reporter.seconds
     assert best is not None
-    return Finished(end, best, torch.stack(residuals).cpu(), pixels, seconds)
+    return Finished(end, best, torch.stack(residuals).cpu(), pixels, seconds, stage.run, energies, tuple(refreshes))
+
+
+def _watched(run: Run, reporter: Reporter) -> Iterator[Record]:
+    """The records of a run, told as they come."""
+    course, pixels = Course(reporter, run.tolerance, run.max_iterations), run.start[0].numel()
+    with passes(run.denoise, run.start, course.passing):
+        for record in iterate(run):
+            course.iterated(float(record.residual.max()) / pixels**0.5)
+            yield record
 
 
 def _tell_end(finished: Finished, run: Run) -> None:
@@ -149,6 +197,11 @@ def _tell_end(finished: Finished, run: Run) -> None:
     )
     if finished.error_bound is not None and finished.error_bound < 1:  # more says nothing of images in [0, 1]
         print(f"error        the fixed point is at most {finished.error_bound:.2e} away, as a root mean square")
+    if finished.gradient_mapping is not None:
+        first, last = finished.energies[0], finished.energies[-1]
+        print(
+            f"energy       F fell from {first:.6g} to {last:.6g}; left |x - P(x - grad F)| <= {finished.gradient_mapping:.1e}"
+        )
     if finished.end == "interrupted":
         print(f"stopped      what iteration {finished.best.iteration} had reached is written, exit code 130")
     if finished.end == "not converged":
@@ -165,6 +218,9 @@ def _told(run: Run, finished: Finished) -> dict[str, object]:
         "tolerance": run.tolerance,
         "seconds": finished.seconds,
         "error_bound": finished.error_bound,
+        "gradient_mapping": finished.gradient_mapping,
+        "energies": finished.energies or None,
+        "refreshes": list(finished.refreshes),
         "algorithm": repr(run.algorithm),
         "scheme": repr(run.scheme),
         "prior": type(run.prior.module).__name__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pnp.guarantees import Guarantee, Nonincreasing
+from pnp.guarantees import EnergyDescends, Guarantee, Nonincreasing
 from stablenet.files import aside
 
 
@@ -29,7 +30,15 @@ def comparison(path: Path, panels: list[tuple[str, Tensor]], *, kernel: Tensor |
 
 
 def residual_plot(
-    path: Path, residuals: Tensor, *, size: int, tolerance: float, guarantee: Guarantee, distance: Tensor
+    path: Path,
+    residuals: Tensor,
+    *,
+    size: int,
+    tolerance: float,
+    guarantee: Guarantee,
+    distance: Tensor,
+    energy: float | None = None,
+    refreshes: Sequence[int] = (),
 ) -> None:
     """The fixed-point residual of each image against the iteration, with the rate of the theorem.
 
@@ -38,6 +47,8 @@ def residual_plot(
     residuals : (iterations, batch).
     size : entries of one image, so that the plot shows root mean squares.
     distance : (batch,) of the start to the last iterate, which stands for the unknown distance to the fixed point.
+    energy : F at the start, where the run descends on it.
+    refreshes : after how many iterations a new guide was taken; the bound is of the last run.
     """
     steps = np.arange(1, len(residuals) + 1)
     scale = size**0.5
@@ -50,8 +61,13 @@ def residual_plot(
     rate = r"$\sqrt{\alpha/(1-\alpha)}\;d_0/\sqrt{k}$" if plain else "its bound"
     label = rf"theorem: {rate}, $d_0$ to the last iterate"
     bound = [guarantee.residual_bound(largest, int(k) - 1) / scale for k in steps]
-    if np.isfinite(bound).all():
+    if isinstance(guarantee.watch, EnergyDescends) and energy is not None:
+        bound = [guarantee.watch.least_residual_bound(energy, int(k) - 1) / scale for k in steps]
+        label = r"theorem: the least so far is below $\sqrt{F(x_0)/(c\,k)}$"
+    if np.isfinite(bound).all() and not refreshes:
         axis.loglog(steps, bound, color="C3", linestyle="--", label=label)
+    for k in refreshes:
+        axis.axvline(k, color="C2", linewidth=1, label="a new guide" if k == refreshes[0] else None)
     if tolerance > 0:
         axis.axhline(tolerance, color="0.5", linestyle=":", label="tolerance")
     axis.set(xlabel="iteration k", ylabel="root mean square over the pixels", title=f"Residual {guarantee.monotone}")

@@ -5,5 +5,6 @@ from pnp.schemes.halpern import Halpern
 from pnp.schemes.overrelaxed import Overrelaxed
 from pnp.schemes.plain import Plain
 from pnp.schemes.protocol import Judging, Scheme
+from pnp.schemes.quasi_newton import QuasiNewton
 
-__all__ = ["Anderson", "Halpern", "Judging", "Overrelaxed", "Plain", "Scheme"]
+__all__ = ["Anderson", "Halpern", "Judging", "Overrelaxed", "Plain", "QuasiNewton", "Scheme"]

@@ -16,7 +16,7 @@ from tests.inventory.denoisers import Shrinkage
 from tests.inventory.energies import POTENTIALS, Bent, Understated
 from tests.inventory.physics import PHYSICS
 
-SCHEMES = {"plain": pnp.Plain(), "anderson": pnp.Anderson(), "anderson-2": pnp.Anderson(memory=2)}
+SCHEMES = {"plain": pnp.Plain(), "anderson": pnp.Anderson(), "quasi-newton": pnp.QuasiNewton()}
 LEVEL = 0.05
 
 
@@ -125,6 +125,16 @@ def test_steps_beyond_the_theorem_are_refused(problem: pnp.Problem) -> None:
     for step, weight in ((-1.0, 0.5), (math.nan, 0.5), (0.1, 0.0), (0.1, math.inf)):
         with pytest.raises(pnp.Refused, match="finite and positive"):
             pnp.plan(pnp.Descent(step, weight), problem, prior)
+
+
+def test_quasi_newton_needs_an_energy(problem: pnp.Problem) -> None:
+    with pytest.raises(pnp.Refused, match="needs an algorithm that descends on an energy"):
+        pnp.plan(pnp.PGD(), problem, pnp.prior(Bent()), scheme=pnp.QuasiNewton())
+    counts = []
+    for scheme in (pnp.Plain(), pnp.QuasiNewton()):
+        settings = {"scheme": scheme, "stop": pnp.Stop(1e-7, 9000), "denoiser_noise_level": LEVEL}
+        counts.append(pnp.solve(pnp.Descent(weight=0.1), problem, pnp.prior(Bent(mu=2.0)), **settings).iterations)
+    assert counts[1] <= counts[0] / 3
 
 
 def test_a_denoiser_without_a_potential_is_refused(problem: pnp.Problem) -> None:
