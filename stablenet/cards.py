@@ -21,6 +21,7 @@ from stablenet.entries import LARGEST, CardRefused, expect, read_number, read_ta
 from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture, RidgeArchitecture
 from stablenet.networks.classifier import Classifier
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.guided import Guidance, Guided
 from stablenet.networks.ridge import Ridge
 from stablenet.networks.symmetrized import Symmetrized
 from stablenet.rules import Rules
@@ -229,6 +230,7 @@ part("substeps")(Substeps)
 part("rescale")(Rescale)
 kind("denoiser", DenoiserArchitecture, lacks=_averaged)(Denoiser)
 kind("ridge", RidgeArchitecture, role="denoiser")(Ridge)
+kind("guided", Guidance, role="denoiser", describe=lambda network: network.guidance)(Guided)
 kind("classifier", ClassifierArchitecture, lacks=_nonexpansive_body)(Classifier)
 kind(
     "symmetrized",

@@ -76,11 +76,11 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def in_cell_strips(
-    wide: Tensor, matrix: Tensor, kernel_size: int, function: Callable[[int, Tensor], Tensor], size: tuple[int, int]
+    wide: Tensor, matrix: Tensor, kernel_size: int, function: Callable[[slice, Tensor], Tensor], size: tuple[int, int]
 ) -> Tensor:
     """A^T f(A x), f elementwise, a strip of cells at a time on several threads; of `wide`'s shape.
 
-    function(index, features) -> features, f(0) = 0, features (batch, rows, columns, 4, outputs) of the strip `index`; those
+    function(rows, features) -> features, f(0) = 0, features (batch, rows, columns, 4, outputs) of these rows of cells; those
     outside of an image of odd size are zero. The strips are added in their order, whichever ends first.
     """
     q, (height, width) = taps(kernel_size), size
@@ -96,7 +96,7 @@ def in_cell_strips(
             found[:, -1, :, 2:] = 0
         if 2 * found.shape[2] > width:
             found[:, :, -1, 1::2] = 0
-        parts[index] = features_adjoint(function(index, found), matrix, kernel_size)
+        parts[index] = features_adjoint(function(slice(top, end), found), matrix, kernel_size)
 
     with one_thread_a_kernel():
         spread(work, len(parts))

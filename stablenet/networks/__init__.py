@@ -3,6 +3,8 @@
 from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArchitecture, RidgeArchitecture
 from stablenet.networks.classifier import Classifier
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.guided import Guidance, Guided
+from stablenet.networks.reweighted import Reweighted
 from stablenet.networks.ridge import Ridge
 from stablenet.networks.symmetrized import Symmetrized
 
@@ -11,6 +13,9 @@ __all__ = [
     "ClassifierArchitecture",
     "Denoiser",
     "DenoiserArchitecture",
+    "Guidance",
+    "Guided",
+    "Reweighted",
     "Ridge",
     "RidgeArchitecture",
     "Symmetrized",

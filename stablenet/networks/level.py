@@ -15,7 +15,7 @@ from stablenet.linear.cells import in_cell_strips, product_matrix, taps
 from stablenet.linear.mirrored import extended, extended_adjoint
 from stablenet.networks import profiles
 
-Features = Callable[[int, Tensor], Tensor]
+Features = Callable[[slice, Tensor], Tensor]
 
 
 class Level:
@@ -52,20 +52,20 @@ class Level:
         return functional.pixel_unshuffle(ones, 2).permute(0, 2, 3, 1)[..., None]
 
     def mapped(self, x: Tensor, function: Features) -> Tensor:
-        """W^T f(W x), f(index of the strip, features (batch, rows, columns, 4, 4 filters)) elementwise."""
+        """W^T f(W x), f(rows of cells, features (batch, rows, columns, 4, 4 filters)) elementwise."""
         return self.narrow(in_cell_strips(self.wide(x), self.matrix, self.kernel_size, function, self.size))
 
     def gradient(self, x: Tensor) -> Tensor:
         """W^T s phi(W x/s)."""
-        return self.mapped(x, lambda index, u: profiles.gradient(u.div_(self.scales), self.bends).mul_(self.scales))
+        return self.mapped(x, lambda rows, u: profiles.gradient(u.div_(self.scales), self.bends).mul_(self.scales))
 
     def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(batch,) sum s^2 psi(W x/s), added up in double precision, and the gradient."""
         found: dict[int, Tensor] = {}
 
-        def both(index: int, u: Tensor) -> Tensor:
+        def both(rows: slice, u: Tensor) -> Tensor:
             psi, phi = profiles.energy_and_gradient(u.div_(self.scales), self.bends)
-            found[index] = (psi * self.scales.square()).sum((1, 2, 3, 4), dtype=torch.float64)
+            found[rows.start] = (psi * self.scales.square()).sum((1, 2, 3, 4), dtype=torch.float64)
             return phi.mul_(self.scales)
 
         gradient = self.mapped(x, both)
@@ -82,9 +82,22 @@ class Level:
     def _weighted(self, at: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         kept: dict[int, Tensor] = {}
 
-        def keep(index: int, u: Tensor) -> Tensor:
-            kept[index] = rule(u.div_(self.scales), self.bends)
+        def keep(rows: slice, u: Tensor) -> Tensor:
+            kept[rows.start] = rule(u.div_(self.scales), self.bends)
             return u.zero_()
 
         self.mapped(at, keep)
-        return lambda v: self.mapped(v, lambda index, u: u.mul_(kept[index]))
+        return lambda v: self.mapped(v, lambda rows, u: u.mul_(kept[rows.start]))
+
+    def looked_at(self, guide: Tensor) -> tuple[Tensor, Tensor]:
+        """|v| and phi(v)/v at v = W guide/s, (batch, rows, columns, 4, 4 filters): what a guide says of the features."""
+        shown: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def look(rows: slice, u: Tensor) -> Tensor:
+            v = u.div_(self.scales).abs()
+            shown[rows.start] = v, profiles.weight(v, self.bends)
+            return torch.zeros_like(u)
+
+        self.mapped(guide, look)
+        magnitude, weight = (torch.cat(parts, 1) for parts in zip(*(shown[k] for k in sorted(shown)), strict=True))
+        return magnitude, weight

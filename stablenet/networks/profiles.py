@@ -69,4 +69,4 @@ def slope(v: Tensor, a: Tensor) -> Tensor:
 def weight(v: Tensor, a: Tensor) -> Tensor:
     """phi(v)/v >= 0, and phi'(0) at 0: what iterative reweighting multiplies v by."""
     magnitude = v.abs().clamp_(min=torch.finfo(v.dtype).tiny ** 0.5)
-    return gradient(magnitude, a) / magnitude
+    return gradient(magnitude, a).clamp_(min=0) / magnitude  # phi >= 0 up to rounding

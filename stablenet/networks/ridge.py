@@ -21,6 +21,7 @@ from stablenet.networks.checks import check_image, checked_levels, interpolation
 from stablenet.networks.implicit import ImplicitProx
 from stablenet.networks.level import Level
 from stablenet.networks.proximal_point import proximal_map
+from stablenet.networks.reweighted import Reweighted
 from stablenet.potential import Denoised, Potential, certify, rule
 from stablenet.rounding import round_up
 from stablenet.spectral import convolution_upper_bound
@@ -114,6 +115,20 @@ class Ridge(nn.Module):
         accuracy : of the root mean square over the pixels of an image; the iteration stops where the bound is below it.
         """
         return proximal_map(self.level(y, sigma).gradient, y, certify(self), accuracy=accuracy)
+
+    @torch.no_grad()
+    def prepare(self, guide: Tensor, sigma: float | Tensor) -> Reweighted:
+        """The quadratic that iterative reweighting puts above R at the guide: prox of it, with the guide held fixed.
+
+        Raises
+        ------
+        ValueError : the guide requires a gradient (it would follow x), or is no image of the potential's channels.
+        """
+        if guide.requires_grad:
+            raise ValueError("the guide requires a gradient, so it would follow x: pass guide.detach(), and hold it fixed")
+        levels = checked_levels(sigma, guide, self.max_noise_level)
+        _, weights = self.level(guide, levels).looked_at(guide)
+        return Reweighted(self.bank(), weights, (guide.shape[-2], guide.shape[-1]), levels)
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """prox_R(x); while gradients are recorded, differentiable in x and in the weights by the implicit function theorem."""

@@ -1,0 +1,149 @@
+"""A ridge potential whose features are weighed, at every pixel, by a network that looks at a guide held fixed.
+
+Source: docs/theorems.md, V3: the weights may come from anywhere, the map in x is a linear resolvent for every guide. They
+begin as those of iterative reweighting, m = phi(W g)/(W g), and learn from all features around, as in spatially adaptive
+weighted least squares [Pourya2025].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
+from stablenet.certificate import rule as certificate_rule
+from stablenet.networks.checks import check_image, checked_levels
+from stablenet.networks.reweighted import Reweighted
+from stablenet.networks.ridge import Ridge
+
+REFERENCE = 25 / 255
+SMALLEST, LARGEST = 3e-5, 0.98
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a `Guided` is made of.
+
+    Parameters
+    ----------
+    ridge : the potential that it begins with, a `Ridge`.
+    width : channels of the network that sets the weights.
+    dilations : of its convolutions of 3 x 3 cells, one layer each.
+    steepest : the largest weight, in (0, inf).
+    """
+
+    ridge: nn.Module
+    width: int
+    dilations: tuple[int, ...]
+    steepest: float
+
+
+class Weighing(nn.Module):
+    """log(1 + |features|/s) and the noise level to weights in (0, steepest): a residual network on cells of 2 x 2 pixels."""
+
+    def __init__(self, features: int, width: int, dilations: tuple[int, ...], steepest: float) -> None:
+        super().__init__()
+        self.steepest = steepest
+        self.inp = nn.Conv2d(features + 1, width, 1)
+        self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in dilations)
+        self.out = nn.Conv2d(width, features, 1)
+        nn.init.zeros_(self.out.weight)
+        if self.out.bias is not None:
+            nn.init.zeros_(self.out.bias)
+
+    def forward(self, magnitude: Tensor, weight: Tensor, levels: Tensor) -> Tensor:
+        """(batch, features, rows, columns), steepest sigmoid(logit(weight/steepest) + what was learned)."""
+        loudness = torch.log((levels + 1e-7) / REFERENCE)[:, None, None, None]
+        known = loudness.expand(len(magnitude), 1, *magnitude.shape[2:])
+        hidden = self.inp(torch.cat([torch.log1p(magnitude), known], 1))
+        for layer in self.body:
+            hidden = hidden + layer(functional.relu(hidden))
+        share = (weight / self.steepest).clamp(SMALLEST, LARGEST)
+        return self.steepest * torch.sigmoid(torch.logit(share) + self.out(functional.relu(hidden)))
+
+
+class Guided(nn.Module):
+    """D_g(x, sigma) = (I + W^T m(g) W)^(-1) x, firmly nonexpansive in x for every guide g that is held fixed.
+
+    Images x (batch, channels, height, width) in [0, 1] plus noise, the guide an image of the same shape, sigma in
+    [0, max_noise_level]. `prepare` computes the weights once; what comes out of it is the denoiser for an iteration.
+
+    The map y -> D_(g(y))(y) that `denoise` computes is not covered: a guide must not follow x.
+    """
+
+    def __init__(self, guidance: Guidance) -> None:
+        super().__init__()
+        if type(guidance.ridge) is not Ridge:
+            raise ValueError(f"ridge must be a Ridge, got {type(guidance.ridge).__name__}")
+        if not (guidance.width > 0 and guidance.dilations and min(guidance.dilations) > 0 and guidance.steepest > 0):
+            raise ValueError(f"width, dilations and steepest must be positive, got {guidance}")
+        self.ridge = guidance.ridge
+        features = 16 * guidance.ridge.architecture.filters
+        self.weighing = Weighing(features, guidance.width, guidance.dilations, guidance.steepest)
+        self.width, self.dilations = guidance.width, guidance.dilations
+
+    @property
+    def guidance(self) -> Guidance:
+        return Guidance(self.ridge, self.width, self.dilations, self.weighing.steepest)
+
+    @property
+    def channels(self) -> int:
+        return self.ridge.channels
+
+    @property
+    def max_noise_level(self) -> float:
+        return self.ridge.max_noise_level
+
+    def prepare(self, guide: Tensor, sigma: float | Tensor) -> Reweighted:
+        """x -> D_guide(x, sigma): the weights are computed here, once.
+
+        Raises
+        ------
+        ValueError : the guide requires a gradient (it would follow x), or is no image of the network's channels.
+        """
+        require_fixed(guide)
+        check_image(self, guide, self.ridge.kernels.dtype)
+        levels = checked_levels(sigma, guide, self.max_noise_level)
+        with torch.no_grad():
+            magnitude, weight = self.ridge.level(guide, levels).looked_at(guide)
+            shape = magnitude.shape
+            seen = (t.flatten(3).permute(0, 3, 1, 2) for t in (magnitude, weight))
+            found = self.weighing(*seen, levels).permute(0, 2, 3, 1).reshape(shape)
+            return Reweighted(self.ridge.bank(), found, (guide.shape[-2], guide.shape[-1]), levels)
+
+    @torch.no_grad()
+    def denoise(self, y: Tensor, sigma: float | Tensor, *, refreshes: int = 2) -> Tensor:
+        """y denoised: the ridge's estimate is the first guide, each result the next; no Lipschitz bound holds of this map."""
+        guide = self.ridge(y, sigma)
+        for _ in range(refreshes):
+            guide = self.prepare(guide, sigma)(y)
+        return guide
+
+    def forward(self, x: Tensor, sigma: float | Tensor | None = None, *, guide: Tensor | None = None) -> Tensor:
+        """D_guide(x, sigma).
+
+        Raises
+        ------
+        ValueError : no guide, or one that requires a gradient.
+        """
+        if guide is None or sigma is None:
+            raise ValueError("a guided denoiser needs a guide: prepare(guide, sigma) gives the denoiser of an iteration")
+        return self.prepare(guide, sigma)(x)
+
+
+def require_fixed(guide: Tensor) -> None:
+    """Refuse a guide through which a gradient would flow back to what it was made of."""
+    if guide.requires_grad:
+        raise ValueError("the guide requires a gradient, so it would follow x: pass guide.detach(), and hold it fixed")
+
+
+@certificate_rule(Guided)
+def _certify(module: Guided) -> CertificateTree:
+    if type(module.ridge) is not Ridge or type(module.weighing) is not Weighing or not module.weighing.steepest > 0:
+        raise NotCertified(f"a Guided of {module.ridge!r} and {module.weighing!r} has no proof")
+    child = certify(module.ridge)
+    reason = "in x, for every guide held fixed: a linear resolvent; y -> D_(g(y))(y) is not covered"
+    return CertificateTree("Guided", Certificate(1.0, 0.5), reason, (child,))
