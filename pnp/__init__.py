@@ -13,6 +13,7 @@ from pnp.priors import prepare, prior
 from pnp.problem import Problem, pose
 from pnp.schemes import Anderson, Halpern, Overrelaxed, Plain, QuasiNewton
 from pnp.solving import Solution, solve
+from pnp.tuning import Discrepancy
 from pnp.wrappers import Channelwise, Clipped, DeepinvDenoiser, Relaxed
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "DeepinvDenoiser",
     "Descent",
     "Guarantee",
+    "Discrepancy",
     "GuaranteeViolated",
     "Halpern",
     "Overrelaxed",

@@ -20,6 +20,7 @@ from pnp.planning import Run, Stop, plan
 from pnp.priors import Prior
 from pnp.problem import Problem
 from pnp.schemes import Scheme
+from pnp.tuning import Discrepancy, discrepancy
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def solve(
     tolerance: float | None = None,
     max_iterations: int | None = None,
     callback: Callable[[Record], None] | None = None,
+    strength: Discrepancy | None = None,
 ) -> Solution:
     """Restore the images behind y = A x + noise by plug-and-play, under a convergence theorem that is checked first.
 
@@ -111,6 +113,8 @@ def solve(
     stop : `Stop(tolerance, max_iterations)`; or the two by themselves.
     start : first image, of the shape of the images; None takes the measurement or A^T y/L. `init` is another name.
     smoothness : with y and a physics that has no rule: an upper bound of |A|^2.
+    strength : `Discrepancy()` chooses the strength of the prior by the size of |Ax - y|, in a few short runs; None takes what
+        was chosen on photographs for such noise.
     callback : called with a Record after each iteration; what it holds last is the best estimate so far.
 
     Raises
@@ -135,6 +139,7 @@ def solve(
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
+    run = run if strength is None else discrepancy(run, strength)
     told = Told()
     for record in iterate(run):
         told.add(record)

@@ -87,6 +87,9 @@ class Solving:
     """Of the data term. PGD needs less than 2/L; ADMM takes any."""
     denoiser_noise_level: Annotated[float | None, option("FLOAT", "chosen for the noise level and the step size")] = None
     """Strength of the denoiser; larger is smoother."""
+    strength: Annotated[Literal["table", "discrepancy"], option("{table,discrepancy}", "table")] = "table"
+    """Of the prior: table, what was best on photographs with such noise; discrepancy, so that the residual Ax - y has the size
+    of the noise, found in a few short runs."""
     tolerance: float = 1e-4
     """Stop when an iteration moves the pixels by less than this, as a root mean square."""
     max_iterations: int = 1000

@@ -20,6 +20,7 @@ from pnp.problem import pose
 from pnp.report import figures
 from pnp.scenes.scene import Scene
 from pnp.schemes import Plain
+from pnp.tuning import Discrepancy, discrepancy
 from stablenet.images.reading import Photograph
 
 Stages = Generator[Stage, Tensor | None, None]
@@ -144,7 +145,8 @@ def _stages(scene: Scene, denoiser: nn.Module, noise_level: float, solving: Solv
     made = solving.make_prior(denoiser)
     run = plan(algorithm, problem, made, denoiser_noise_level=level, scheme=Plain(), stop=stop, start=scene.start)
     scheme = solving.make_scheme(run.guarantee.averagedness)
-    yield Stage(0, replace(run, scheme=scheme, guarantee=scheme.guarantee(run.guarantee)))
+    run = replace(run, scheme=scheme, guarantee=scheme.guarantee(run.guarantee))
+    yield Stage(0, discrepancy(run, Discrepancy()) if solving.strength == "discrepancy" else run)
 
 
 def _carry_out(stage: Stage, stages: Stages) -> Finished:
