@@ -41,6 +41,11 @@ class Potential:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
 
+    def __str__(self) -> str:
+        kind = "convex" if self.is_convex else f"weak convexity <= {self.weak_convexity:.6g}"
+        text = f"potential: {kind}, smoothness <= {self.smoothness:.6g}"
+        return f"{text} ({self.reason})" if self.reason else text
+
     @property
     def smoothness(self) -> float:
         """A Lipschitz constant of grad R."""

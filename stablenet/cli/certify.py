@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from stablenet import potential
 from stablenet.certificate import certify
 from stablenet.cli.options import Common, classifier_and_images, print_shares
 from stablenet.images.sources import LabeledSource
@@ -14,7 +15,8 @@ from stablenet.images.sources import LabeledSource
 
 @dataclass(frozen=True)
 class Certify(Common):
-    """Print the certificate of a network as a tree, computed from its weights; with images, the radius of each prediction."""
+    """Print the certificate of a network as a tree and the curvature of its potential, if it has one, computed from its
+    weights; with images, the radius of each prediction."""
 
     images: tyro.conf.OmitArgPrefixes[LabeledSource] = LabeledSource()
     """For a classifier: labeled images."""
@@ -26,7 +28,11 @@ class Certify(Common):
     def run(self) -> None:
         """Print the tree; with images write radii and the curve of certified accuracy."""
         if self.images == LabeledSource():
-            return print(certify(self.network()))
+            network = self.network()
+            print(certify(network))
+            if potential.rule.covers(network):
+                print(potential.certify(network))
+            return
         from stablenet.robustness.report import write_report
         from stablenet.robustness.slack import slack_of
 

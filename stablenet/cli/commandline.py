@@ -19,7 +19,7 @@ from stablenet.cli.export import Export
 
 @dataclass(frozen=True)
 class Train:
-    """Train a network: `stablenet train denoiser --help` and `stablenet train classifier --help` list the recipes."""
+    """Train a network: `stablenet train {denoiser,ridge,classifier} --help` lists its recipe."""
 
     def run(self) -> None:
         """Never reached: `main` hands all that follows `train` on."""

@@ -1,4 +1,4 @@
-"""`stablenet train denoiser | classifier`: data in, weights with their card out."""
+"""`stablenet train denoiser | ridge | classifier`: data in, weights with their card out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stablenet.images.photographs import BundledPhotographs, FolderImages
 from stablenet.images.sources import LabeledSource
 from stablenet.training import classifier, denoiser
 from stablenet.training.devices import fabric_on
-from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, recipe_of_card
+from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, RidgeRecipe, recipe_of_card
 from stablenet.training.session import Session
 from stablenet.weights import load, read_card
 
@@ -29,8 +29,8 @@ FLAT = tyro.conf.arg(name="")
 
 
 @dataclass(frozen=True)
-class TrainDenoiser:
-    """Train a certified denoiser. A killed run continues from its last checkpoint and ends with the same weights."""
+class OnPhotographs:
+    """What trainings on photographs share."""
 
     data: tuple[Path, ...] = ()
     """Folders of training images, searched recursively; none: scikit-image's bundled photographs."""
@@ -50,19 +50,15 @@ class TrainDenoiser:
     """Where to train; cuda:1 is the second GPU."""
     devices: int = 1
     """How many devices to train on (lightning-fabric)."""
-    fused: bool = True
-    """Compile the splines into one kernel where a compiler is found."""
-    recipe: Annotated[DenoiserRecipe, FLAT] = field(default_factory=DenoiserRecipe)
 
     def __post_init__(self) -> None:
         if self.devices < 1 or self.validation_count < 1:
             raise ValueError(f"devices and validation_count must be >= 1, got {self.devices}, {self.validation_count}")
 
-    def session(self) -> Session:
+    def session_of(self, recipe: DenoiserRecipe | RidgeRecipe, *, fused: bool = False) -> Session:
         """The run, with its images read."""
-        recipe, fabric = self.recipe, fabric_on(self.device, self.devices)
-        channels, source = recipe.architecture.channels, {}
-        images = open_images(self.data, channels, self.exclude)
+        fabric, channels = fabric_on(self.device, self.devices), recipe.architecture.channels
+        images, source = open_images(self.data, channels, self.exclude), {}
         others = open_images(self.validation, channels) if self.validation else images
         held_out = Subset(others, range(min(self.validation_count, len(others))))
         if recipe.start is not None:
@@ -71,9 +67,40 @@ class TrainDenoiser:
         folders = ["/".join(path.resolve().parts[-2:]) for path in self.data] or ["scikit-image's bundled photographs"]
         described = {"folders": folders, "images": len(images), "excluded": list(self.exclude)}
         name = ", ".join(map(str, self.data)) or folders[0]
-        steps = denoiser.train(recipe, images, held_out, self.output, fabric=fabric, fused=self.fused, data_name=name)
+        steps = denoiser.train(recipe, images, held_out, self.output, fabric=fabric, fused=fused, data_name=name)
         target = self.output / f"{self.name}.safetensors"
         return Session(steps, target, recipe, {**source, "data": described}, fabric)
+
+
+@dataclass(frozen=True)
+class TrainDenoiser(OnPhotographs):
+    """Train a certified denoiser. A killed run continues from its last checkpoint and ends with the same weights."""
+
+    fused: bool = True
+    """Compile the splines into one kernel where a compiler is found."""
+    recipe: Annotated[DenoiserRecipe, FLAT] = field(default_factory=DenoiserRecipe)
+
+    def session(self) -> Session:
+        """The run, with its images read."""
+        return self.session_of(self.recipe, fused=self.fused)
+
+    def run(self) -> Path:
+        """Train; returns the path of the weights."""
+        return self.session().run()
+
+
+@dataclass(frozen=True)
+class TrainRidge(OnPhotographs):
+    """Train a ridge potential, convex or weakly convex, to denoise as its proximal map. A killed run continues from its last
+    checkpoint and ends with the same weights."""
+
+    output: Path = Path("runs/ridge")
+    name: str = "ridge"
+    recipe: Annotated[RidgeRecipe, FLAT] = field(default_factory=RidgeRecipe)
+
+    def session(self) -> Session:
+        """The run, with its images read."""
+        return self.session_of(self.recipe)
 
     def run(self) -> Path:
         """Train; returns the path of the weights."""
@@ -148,7 +175,7 @@ class TrainClassifier:
         return self.session().run()
 
 
-Command = TypeVar("Command", TrainDenoiser, TrainClassifier)
+Command = TypeVar("Command", TrainDenoiser, TrainRidge, TrainClassifier)
 
 
 def parse(kind: type[Command], arguments: Sequence[str], *, prog: str | None = None) -> Command:
@@ -165,7 +192,7 @@ def parse(kind: type[Command], arguments: Sequence[str], *, prog: str | None = N
     return tyro.cli(kind, prog=prog, args=arguments, registry=REGISTRY, default=default)
 
 
-TRAININGS = {"denoiser": TrainDenoiser, "classifier": TrainClassifier}
+TRAININGS = {"denoiser": TrainDenoiser, "ridge": TrainRidge, "classifier": TrainClassifier}
 
 
 def run_training(arguments: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from stablenet.linear.spreading import one_thread_a_kernel, spread
 
+HALF = (torch.bfloat16, torch.float16)
 STRIP_SIZE = 2**20
 """Features of a strip in `in_cell_strips`."""
 
@@ -38,41 +39,49 @@ def product_matrix(kernel: Tensor) -> Tensor:
 @lru_cache(maxsize=16)
 def _index(size: int, device: torch.device) -> Tensor:
     """Where tap (q, phase) seen from a pixel of the cell is in the kernel: 2 q + phase - pixel; size^2 (a zero) if outside."""
-    phase, tap = torch.arange(2), torch.arange(taps(size))
-    line = 2 * tap[None, None, :] + phase[None, :, None] - phase[:, None, None]
-    rows, columns = line[:, None, :, None, :, None], line[None, :, None, :, None, :]
-    outside = (rows < 0) | (rows >= size) | (columns < 0) | (columns >= size)
-    return torch.where(outside, size * size, rows * size + columns).reshape(4, 4, taps(size), taps(size)).to(device)
+    with torch.inference_mode(False):  # kept, and used in training too
+        phase, tap = torch.arange(2), torch.arange(taps(size))
+        line = 2 * tap[None, None, :] + phase[None, :, None] - phase[:, None, None]
+        rows, columns = line[:, None, :, None, :, None], line[None, :, None, :, None, :]
+        outside = (rows < 0) | (rows >= size) | (columns < 0) | (columns >= size)
+        return torch.where(outside, size * size, rows * size + columns).reshape(4, 4, taps(size), taps(size)).to(device)
 
 
 def features(wide: Tensor, matrix: Tensor, kernel_size: int) -> Tensor:
-    """(batch, rows, columns, 4, outputs) of cells: conv2d of `wide` by a product with `matrix`.
+    """(batch, rows, columns, 4, outputs) of cells: conv2d of `wide` by a product with `matrix`, of wide's precision.
 
     wide (batch, inputs, 2 (rows + taps - 1), 2 (columns + taps - 1)): the image with all that its kernels see.
+    A matrix in half precision is taken to be of kernels without mean: then what it sees is rounded as differences from the
+    mean of the cell in the middle, and no feature holds the rounding of an image's brightness.
     """
     q, batch = taps(kernel_size), len(wide)
-    cells = functional.pixel_unshuffle(wide, 2).permute(0, 2, 3, 1).to(matrix.dtype).contiguous()
+    cells = functional.pixel_unshuffle(wide, 2).permute(0, 2, 3, 1).contiguous()
     rows, columns, channels = cells.shape[1] - q + 1, cells.shape[2] - q + 1, cells.shape[3]
     a, b, c, d = cells.stride()
     seen = cells.as_strided((batch, rows, columns, q, q, channels), (a, b, c, b, c, d))
+    if matrix.dtype in HALF:
+        middle = cells[:, q // 2 : q // 2 + rows, q // 2 : q // 2 + columns]
+        seen = (seen - _brightness(middle)[:, :, :, None, None]).to(matrix.dtype)
     product = seen.reshape(batch * rows * columns, q * q * channels) @ matrix.T
-    return product.view(batch, rows, columns, 4, -1)
+    return product.view(batch, rows, columns, 4, -1).to(wide.dtype)
+
+
+def _brightness(cells: Tensor) -> Tensor:
+    """(batch, rows, columns, 4 inputs) -> the same, each pixel the mean of its cell's four."""
+    mean = cells.unflatten(-1, (-1, 4)).mean(-1, keepdim=True)
+    return mean.expand(*mean.shape[:-1], 4).flatten(-2)
 
 
 def features_adjoint(values: Tensor, matrix: Tensor, kernel_size: int) -> Tensor:
-    """The transpose of `features` for one matrix: an image of wide's shape, in float32 or better."""
+    """The transpose of `features` for one matrix: an image of wide's shape, added up in the precision of `values`."""
     q = taps(kernel_size)
     batch, rows, columns = values.shape[:3]
-    parts = (values.reshape(batch * rows * columns, -1) @ matrix).view(batch, rows, columns, q, q, -1)
-    total = parts.new_zeros(batch, rows + q - 1, columns + q - 1, parts.shape[-1], dtype=_accumulator(parts.dtype))
+    parts = (values.reshape(batch * rows * columns, -1).to(matrix.dtype) @ matrix).view(batch, rows, columns, q, q, -1)
+    total = parts.new_zeros(batch, rows + q - 1, columns + q - 1, parts.shape[-1], dtype=values.dtype)
     for i in range(q):
         for j in range(q):
             total[:, i : i + rows, j : j + columns] += parts[:, :, :, i, j]
     return functional.pixel_shuffle(total.permute(0, 3, 1, 2), 2)
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def in_cell_strips(

@@ -42,8 +42,9 @@ def extended_adjoint(y: Tensor, size: Sequence[int], before: int, after: tuple[i
 
 @lru_cache(maxsize=64)
 def _mirror(size: int, before: int, after: int, device: torch.device) -> Tensor:
-    place = torch.arange(-before, size + after, device=device) % (2 * size)
-    return torch.where(place < size, place, 2 * size - 1 - place)
+    with torch.inference_mode(False):  # kept, and used in training too
+        place = torch.arange(-before, size + after, device=device) % (2 * size)
+        return torch.where(place < size, place, 2 * size - 1 - place)
 
 
 class MirroredConv2d(nn.Module):

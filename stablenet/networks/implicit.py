@@ -23,32 +23,44 @@ ITERATIONS = 10
 
 
 class ImplicitProx(torch.autograd.Function):
-    """prox_R(y) of a ridge potential given by (bank, bends, scales), differentiable in all four."""
+    """prox_R(y) of a ridge potential given by (bank, bends, scales), differentiable in all four.
+
+    half : products in bfloat16, as `Level` says.
+    """
 
     @staticmethod
     def forward(
-        context: Any, y: Tensor, bank: Tensor, bends: Tensor, scales: Tensor, potential: Potential, accuracy: float, steps: int
+        context: Any,
+        y: Tensor,
+        bank: Tensor,
+        bends: Tensor,
+        scales: Tensor,
+        potential: Potential,
+        accuracy: float,
+        steps: int,
+        half: bool = False,
     ) -> Tensor:
-        level = Level(bank, bends, scales, (y.shape[-2], y.shape[-1]))
+        level = Level(bank, bends, scales, (y.shape[-2], y.shape[-1]), half=half)
         found = proximal_map(level.gradient, y, potential, accuracy=accuracy, max_iterations=steps)
         context.save_for_backward(found.image, bank, bends, scales)
+        context.half = half
         return found.image
 
     @staticmethod
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = context.saved_tensors
         bank, bends, scales = (w.detach().requires_grad_(True) for w in weights)
-        level = Level(bank.detach(), bends.detach(), scales.detach(), (x.shape[-2], x.shape[-1]))
+        level = Level(bank.detach(), bends.detach(), scales.detach(), (x.shape[-2], x.shape[-1]), half=context.half)
         hessian = level.hessian(x)
         v = conjugate_gradients(lambda p: p + hessian(p), grad)
         with torch.enable_grad():
             along = -_pairing(level, x, v, bank, bends, scales)
-        return v, *torch.autograd.grad(along, (bank, bends, scales)), None, None, None
+        return v, *torch.autograd.grad(along, (bank, bends, scales)), None, None, None, None
 
 
 def _pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, scales: Tensor) -> Tensor:
     """<v, grad R(x)> = <W v, s phi(W x/s)>, differentiable in the weights."""
-    matrix, size = product_matrix(bank), bank.shape[-1]
+    matrix, size = product_matrix(bank).to(level.matrix.dtype), bank.shape[-1]
     s = scales.repeat(1, 4)[:, None, None, None]
     inside = level.inside(x)
     u, w = (features(level.wide(image), matrix, size) * inside for image in (x, v))

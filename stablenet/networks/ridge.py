@@ -32,7 +32,10 @@ INITIAL_CURVATURE = 20.0
 GRID = 8
 """Points of the frequency grid on which the kernels are normalized, per tap."""
 
-IN_TRAINING = (1e-4, 24)
+STEEPEST = 36.0
+"""The largest slope mu of a profile that is trained: proximal maps take some sqrt(mu) iterations."""
+
+IN_TRAINING = (1e-4, 40)
 """Accuracy and iterations of the proximal map while gradients are recorded."""
 
 
@@ -91,7 +94,7 @@ class Ridge(nn.Module):
         """The potential at the noise levels of a batch, all that does not depend on x computed once."""
         check_image(self, x, self.kernels.dtype)
         levels = checked_levels(sigma, x, self.max_noise_level)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return Level(self.bank(), profiles.bends(self.profile_slopes()), self.scales(levels), (x.shape[-2], x.shape[-1]))
 
     def energy(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
@@ -133,11 +136,51 @@ class Ridge(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """prox_R(x); while gradients are recorded, differentiable in x and in the weights by the implicit function theorem."""
         if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
-            check_image(self, x, self.kernels.dtype)
-            scales = self.scales(checked_levels(sigma, x, self.max_noise_level))
-            bends = profiles.bends(self.profile_slopes())
-            return ImplicitProx.apply(x, self.bank(), bends, scales, certify(self), *IN_TRAINING)
+            half = torch.is_autocast_enabled(x.device.type)
+            with torch.autocast(x.device.type, enabled=False):  # which would round images, not differences
+                check_image(self, x, self.kernels.dtype)
+                scales = self.scales(checked_levels(sigma, x, self.max_noise_level))
+                bends = profiles.bends(self.profile_slopes())
+                expected = Potential(self.architecture.weak_convexity, float(self.log_curvature.detach().exp()))
+                return ImplicitProx.apply(x, self.bank(), bends, scales, expected, *IN_TRAINING, half)
         return self.denoise(x, sigma).image
+
+    @torch.no_grad()
+    def enforce(self, *, certified: bool = False) -> None:
+        """Bring back what training moves where the potential does not see it, so that its gradient is not lost there.
+
+        Kernels go without their mean on a sphere, slopes into [-rho/mu, 1]: the same potential; mu goes below STEEPEST.
+        """
+        kernels = self.kernels - self.kernels.mean((-1, -2), keepdim=True)
+        self.kernels.copy_(kernels * (math.sqrt(len(kernels)) / kernels.norm().clamp_min(1e-12)))
+        self.log_curvature.clamp_(max=math.log(STEEPEST))
+        self.slopes.clamp_(-self.architecture.weak_convexity / float(self.log_curvature.exp()), 1.0)
+
+    def constrained_parameters(self) -> tuple[nn.Parameter, ...]:
+        """The kernels."""
+        return (self.kernels,)
+
+    @torch.no_grad()
+    def grown(self, architecture: RidgeArchitecture) -> Ridge:
+        """A potential of larger kernels, more segments or another weak convexity that starts close to this one.
+
+        Raises
+        ------
+        ValueError : other channels, filters or noise levels, smaller kernels or fewer segments.
+        """
+        a = self.architecture
+        fixed = ("channels", "filters", "max_noise_level")
+        other = [name for name in fixed if getattr(a, name) != getattr(architecture, name)]
+        smaller = [name for name in ("kernel_size", "segments") if getattr(architecture, name) < getattr(a, name)]
+        if other or smaller:
+            raise ValueError(f"{a} cannot grow to {architecture}: {', '.join(other + smaller)} would not be kept")
+        grown, margin = Ridge(architecture).to(self.kernels), (architecture.kernel_size - a.kernel_size) // 2
+        kernels = self.kernels - self.kernels.mean((-1, -2), keepdim=True)
+        grown.kernels.copy_(nn.functional.pad(kernels, [margin] * 4))
+        grown.slopes.copy_(nn.functional.pad(self.slopes, [0, architecture.segments - a.segments]))
+        grown.log_curvature.copy_(self.log_curvature)
+        grown.log_scales.copy_(self.log_scales)
+        return grown.train(self.training)
 
 
 def _waves(a: RidgeArchitecture) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a denoiser is trained: patches with noise, the loss of the recipe, mean PSNR as validation.
+"""How denoisers and ridge potentials are trained: patches with noise, the loss of the recipe, mean PSNR as validation.
 
 Source: the shared loop (training/loop.py); the recipe in a checkpoint's header and card is one dataclass.
 """
@@ -18,11 +18,13 @@ from stablenet.bundled import weights_path
 from stablenet.evaluation import ImageDenoiser, evaluate
 from stablenet.images.photographs import Items, add_noise, random_patches, some_flat
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.ridge import Ridge
 from stablenet.training import fingerprint
 from stablenet.training.devices import fabric_on
 from stablenet.training.loop import Objective, StepReport, Task, fit
+from stablenet.training.patches import PatchRecipe
 from stablenet.training.precision import settle
-from stablenet.training.recipe import DenoiserRecipe
+from stablenet.training.recipe import DenoiserRecipe, RidgeRecipe
 from stablenet.training.records import logged
 from stablenet.weights import load
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def initial(recipe: DenoiserRecipe) -> Denoiser:
+def initial(recipe: DenoiserRecipe | RidgeRecipe) -> Denoiser | Ridge:
     """The network that training begins with; the global generator stays as it was.
 
     Raises
@@ -39,16 +41,27 @@ def initial(recipe: DenoiserRecipe) -> Denoiser:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = Denoiser(recipe.architecture)
-        if recipe.start is not None:
-            source = cast(Denoiser, load(weights_path(recipe.start), kind="denoiser"))
-            source = source if recipe.anchor is None else source.condensed()
-            network = source.grown(recipe.architecture).requires_grad_(True)
-        return network if recipe.anchor is None else network.lowered(recipe.anchor)
+        return _ridge(recipe) if isinstance(recipe, RidgeRecipe) else _denoiser(recipe)
+
+
+def _denoiser(recipe: DenoiserRecipe) -> Denoiser:
+    network = Denoiser(recipe.architecture)
+    if recipe.start is not None:
+        source = cast(Denoiser, load(weights_path(recipe.start), kind="denoiser"))
+        source = source if recipe.anchor is None else source.condensed()
+        network = source.grown(recipe.architecture).requires_grad_(True)
+    return network if recipe.anchor is None else network.lowered(recipe.anchor)
+
+
+def _ridge(recipe: RidgeRecipe) -> Ridge:
+    if recipe.start is None:
+        return Ridge(recipe.architecture)
+    source = cast(Ridge, load(weights_path(recipe.start), kind="ridge"))
+    return source.grown(recipe.architecture).requires_grad_(True)
 
 
 def train(
-    recipe: DenoiserRecipe,
+    recipe: DenoiserRecipe | RidgeRecipe,
     dataset: Items,
     validation: Items,
     folder: Path,
@@ -70,7 +83,7 @@ def train(
     fabric = fabric or fabric_on("auto")
     fabric.launch()
     model = initial(recipe) if model is None else model
-    fuse(model, fused and _can_compile())
+    fuse(model, fused and not isinstance(model, Ridge) and _can_compile())
     levels = (5 / 255, 15 / 255, 25 / 255, 50 / 255) if recipe.noise_level is None else (recipe.noise_level,)
 
     def validate(average: nn.Module) -> dict[str, float]:
@@ -88,7 +101,7 @@ def train(
     yield from logged(fit(fabric, task), folder, write=fabric.is_global_zero)
 
 
-def _objective(recipe: DenoiserRecipe, dataset: Items, device: torch.device) -> Objective:
+def _objective(recipe: PatchRecipe, dataset: Items, device: torch.device) -> Objective:
     precision, channels = settle(recipe.precision, device), recipe.architecture.channels
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,6 @@
 """Recipes: all that determines a trained network, its data aside; the command line's flags, the checkpoint's header, the card.
 
-Source: the loss weights of a denoiser are those of [Sherry2024]'s practice: errors count in units of the noise.
+Source: what photographs' recipes share is in training/patches.py; the L1 loss of ridge potentials is that of [Goujon2023].
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
-import torch
 import tyro
-from torch import Tensor
 
 from stablenet.cards import read_fields, write_fields
-from stablenet.networks.architectures import ClassifierArchitecture, ClassifierShape, DenoiserArchitecture
-from stablenet.training.losses import ERRORS, LOSSES
+from stablenet.networks.architectures import (
+    ClassifierArchitecture,
+    ClassifierShape,
+    DenoiserArchitecture,
+    RidgeArchitecture,
+)
+from stablenet.training.losses import LOSSES
+from stablenet.training.patches import PatchRecipe
 from stablenet.training.precision import check_precision
 from stablenet.training.schedule import PACE, LearningSchedule
 
@@ -40,64 +44,17 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class DenoiserRecipe:
-    """Everything that determines a trained denoiser, data aside.
-
-    The loss is the mean over a batch of mean(error(D(y, s) - x)) / (s + 2/255)^weight_power, with s uniform in
-    [0, max_noise_level] (or always `noise_level`).
-    """
+class DenoiserRecipe(PatchRecipe):
+    """Everything that determines a trained `Denoiser`, data aside."""
 
     architecture: Annotated[DenoiserArchitecture, tyro.conf.arg(name="")] = DenoiserArchitecture()
-    noise_level: float | None = None
-    """Train at this level alone instead of all levels up to the largest."""
-    start: str | None = None
-    """Weights to grow from, a shipped name or a path (`Denoiser.grown`); none: a tight frame of cosines."""
     anchor: float | None = None
     """Where all anchors but the last begin, at most (`Denoiser.lowered`), idle blocks dropped before; none: as they are."""
-    patch_size: int = 48
-    margin: int = 0
-    """Pixels next to a patch's border that the loss leaves out: there the zero padding rules, unlike in a large image."""
-    batch_size: int = 16
-    stratified: bool = False
-    """Draw one noise level from each of batch_size equal parts of the range, which steadies small batches."""
-    error: str = "square"
-    """What an error of a pixel counts: square, absolute or charbonnier. Absolute ones want half the weight_power."""
-    flat_share: float = 0.0
-    """The chance of a patch to be one constant gray or color, so that what is left of noise there counts as much."""
-    weight_power: float = 1.5
-    seed: int = 0
-    precision: str = "auto"
-    """32-true, bf16-mixed (convolutions in bf16, images and weights kept in float32), or auto: bf16-mixed where it is fast."""
-    schedule: LearningSchedule = LearningSchedule(steps=1000, validate_every=250)
 
     def __post_init__(self) -> None:
-        a = self.architecture
-        if a.channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (gray) or 3 (color) for photographs, got {a.channels}")
-        if self.patch_size < 8 or self.batch_size < 1:
-            raise ValueError(f"patch_size must be >= 8 and batch_size >= 1, got {self.patch_size}, {self.batch_size}")
-        if not 0 <= 2 * self.margin < self.patch_size:
-            raise ValueError(f"margin must be >= 0 and below half the patch_size {self.patch_size}, got {self.margin}")
-        if self.noise_level is not None and not 0 < self.noise_level <= a.max_noise_level:
-            raise ValueError(f"noise_level must lie in (0, {a.max_noise_level:.4g}], got {self.noise_level}")
-        if self.error not in ERRORS or not 0 <= self.flat_share < 1:
-            raise ValueError(f"error must be {', '.join(ERRORS)}, flat_share in [0, 1), got {self.error!r}, {self.flat_share}")
+        super().__post_init__()
         if self.anchor is not None and not 0 < self.anchor < 1:
             raise ValueError(f"anchor must lie in (0, 1), got {self.anchor}")
-        check_precision(self.precision)
-
-    def noise_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) standard deviations for one batch."""
-        if self.noise_level is not None:
-            return torch.full((count,), self.noise_level)
-        level = torch.rand(count, generator=generator)
-        return self.architecture.max_noise_level * ((level + torch.arange(count)) / count if self.stratified else level)
-
-    def loss(self, restored: Tensor, clean: Tensor, level: Tensor) -> Tensor:
-        """The weighted error over the inside of the patches; images (batch, channels, size, size), level (batch,)."""
-        inner = slice(self.margin, clean.shape[-1] - self.margin)
-        error = ERRORS[self.error]((restored - clean)[..., inner, inner]).mean((1, 2, 3))
-        return (error / (level + 2 / 255) ** self.weight_power).mean()
 
     def to_json(self) -> str:
         """The recipe as a card and a checkpoint hold it."""
@@ -107,6 +64,33 @@ class DenoiserRecipe:
     def from_json(text: str) -> DenoiserRecipe:
         """The recipe of a card or a checkpoint, of this version or of the first."""
         return _read(DenoiserRecipe, DenoiserArchitecture, text)
+
+
+RIDGE_SCHEDULE = LearningSchedule(
+    2000, learning_rate=8e-3, kernel_rate=0.15, warmup_steps=50, average_decay=0.99, validate_every=500, gradient_clip=0.02
+)
+
+
+@dataclass(frozen=True)
+class RidgeRecipe(PatchRecipe):
+    """Everything that determines a trained `Ridge`, data aside; D is the proximal map of the potential."""
+
+    architecture: Annotated[RidgeArchitecture, tyro.conf.arg(name="")] = RidgeArchitecture()
+    patch_size: int = 64
+    batch_size: int = 4
+    error: str = "absolute"
+    weight_power: float = 0.7
+    least_level: float = 0.5 / 255
+    schedule: LearningSchedule = RIDGE_SCHEDULE
+
+    def to_json(self) -> str:
+        """The recipe as a card and a checkpoint hold it."""
+        return _written(self)
+
+    @staticmethod
+    def from_json(text: str) -> RidgeRecipe:
+        """The recipe of a card or a checkpoint."""
+        return _read(RidgeRecipe, RidgeArchitecture, text)
 
 
 SCHEDULE = LearningSchedule(
@@ -172,10 +156,10 @@ class ClassifierRecipe:
         return _read(ClassifierRecipe, ClassifierShape, text)
 
 
-Kind = TypeVar("Kind", DenoiserRecipe, ClassifierRecipe)
+Kind = TypeVar("Kind", DenoiserRecipe, RidgeRecipe, ClassifierRecipe)
 
 
-def _written(recipe: DenoiserRecipe | ClassifierRecipe) -> str:
+def _written(recipe: DenoiserRecipe | RidgeRecipe | ClassifierRecipe) -> str:
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values |= {"architecture": write_fields(recipe.architecture), "schedule": asdict(recipe.schedule)}
     return json.dumps(values, sort_keys=True)

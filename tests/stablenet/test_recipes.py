@@ -14,9 +14,9 @@ from stablenet.cli.train import TrainClassifier, TrainDenoiser, parse
 from stablenet.networks.architectures import ClassifierShape, DenoiserArchitecture
 from stablenet.tableaus import HEUN
 from stablenet.training import precision
-from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, conflicts, recipe_of_card
+from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, RidgeRecipe, conflicts, recipe_of_card
 from stablenet.training.schedule import LearningSchedule
-from tests.stablenet.trainings import STEPS, classifier_recipe, denoiser_recipe
+from tests.stablenet.trainings import STEPS, classifier_recipe, denoiser_recipe, ridge_recipe
 
 
 def flags(kind: type, text: str):
@@ -84,7 +84,9 @@ def test_stratified_noise_levels_take_one_from_each_part_of_the_range():
     assert (denoiser_recipe(stratified=True, noise_level=0.1).noise_levels(5, generator) == 0.1).all()
 
 
-@pytest.mark.parametrize("recipe", [denoiser_recipe(tableau=HEUN), classifier_recipe()], ids=["denoiser", "classifier"])
+@pytest.mark.parametrize(
+    "recipe", [denoiser_recipe(tableau=HEUN), ridge_recipe(), classifier_recipe()], ids=["denoiser", "ridge", "classifier"]
+)
 def test_every_recipe_survives_json(recipe):
     assert type(recipe).from_json(recipe.to_json()) == recipe
 
@@ -111,7 +113,7 @@ def test_tableaus_and_policies_are_flags_by_name(capsys):
 def test_recipes_of_shipped_cards_can_be_repeated(name):
     path = data_path(f"weights/{name}.json")
     card = json.loads(path.read_text())
-    kind = ClassifierRecipe if name.startswith("classifier") else DenoiserRecipe
+    kind = {"classifier": ClassifierRecipe, "ridge": RidgeRecipe, "denoiser": DenoiserRecipe}[card["kind"]]
     recipe, entries = recipe_of_card(kind, path), card["recipe"]
     for key, value in recipe_entries(entries).items():
         found = getattr(recipe.architecture, key) if key in card["architecture"] else getattr(recipe, key)

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stablenet.images.labeled import LabeledImages
-from stablenet.networks.architectures import ClassifierShape, DenoiserArchitecture
+from stablenet.networks.architectures import ClassifierShape, DenoiserArchitecture, RidgeArchitecture
 from stablenet.training.checkpoint import read
 from stablenet.training.denoiser import train
-from stablenet.training.recipe import SCHEDULE, ClassifierRecipe, DenoiserRecipe
+from stablenet.training.recipe import SCHEDULE, ClassifierRecipe, DenoiserRecipe, RidgeRecipe
 from stablenet.training.schedule import LearningSchedule
 
 STEPS = 12
@@ -50,6 +50,13 @@ def denoiser_recipe(**change: object) -> DenoiserRecipe:
     )
     values = {"features": 8, "blocks": 1, "patch_size": 16, "batch_size": 2, "precision": "32-true", "schedule": schedule}
     return composed(DenoiserRecipe, DenoiserArchitecture, {**values, **change})
+
+
+def ridge_recipe(**change: object) -> RidgeRecipe:
+    """A few kernels on small patches, fast enough that slopes leave their range unless they are brought back."""
+    schedule = LearningSchedule(STEPS, learning_rate=0.05, warmup_steps=1, validate_every=4, checkpoint_every=3)
+    values = {"filters": 2, "kernel_size": 5, "patch_size": 16, "batch_size": 2, "precision": "32-true", "schedule": schedule}
+    return composed(RidgeRecipe, RidgeArchitecture, {**values, **change})
 
 
 def run_denoiser(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stablenet.networks import implicit, ridge
+from stablenet.networks import RidgeArchitecture, implicit, ridge
 from tests.inventory.potentials import SHAPES, wild_ridge
 
 SIGMA = 0.1
@@ -30,3 +30,43 @@ def test_against_differences(name, monkeypatch):
                 ends.append(float((weights * module.denoise(y, SIGMA, accuracy=1e-11).image).sum()))
                 value -= sign * 1e-6 * direction
         assert float((value.grad * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=2e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_products_in_bfloat16_round_differences_and_not_brightness(channels):
+    """Rounding the image would be an error of 2^-9 of its brightness in each feature: as large as the features themselves."""
+    module = wild_ridge(RidgeArchitecture(channels, filters=6, kernel_size=7, weak_convexity=0.7)).requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.02 * torch.randn(2, channels, 20, 18, generator=generator)
+    weights = torch.randn(noise.shape, generator=generator)
+
+    def removed(brightness: float, *, half: bool) -> list[torch.Tensor]:
+        """What denoising a noisy gray image takes off, and the gradient of a weighted sum of it."""
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            x = module(brightness + noise, 0.02)
+        (weights * x).sum().backward()
+        assert x.dtype == torch.float32
+        return [x.detach() - brightness - noise, module.kernels.grad.clone()]
+
+    exact, dark, bright = removed(0.0, half=False), removed(0.0, half=True), removed(1.0, half=True)
+    for one, two, three in zip(exact, dark, bright, strict=True):
+        assert float((two - one).norm()) < 0.05 * float(one.norm())
+        assert float((three - two).norm()) < 0.04 * float(two.norm())
+
+
+def test_what_inference_kept_serves_training():
+    module = wild_ridge(SHAPES["weakly-convex"]).requires_grad_(True)
+    with torch.inference_mode():
+        module(torch.rand(1, 1, 14, 15), SIGMA)
+    module(torch.rand(1, 1, 14, 15), SIGMA).square().sum().backward()
+    assert all(float(p.grad.norm()) > 0 for p in module.parameters())
+
+
+def test_evaluation_is_in_float32_under_autocast_too():
+    module = wild_ridge(SHAPES["weakly-convex"])
+    y = torch.rand(1, 1, 12, 13, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(y, SIGMA), *module.energy_and_gradient(y, SIGMA)
+    for one, other in zip(found, (module(y, SIGMA), *module.energy_and_gradient(y, SIGMA)), strict=True):
+        assert torch.equal(one, other)
