@@ -143,10 +143,12 @@ def test_format_1_is_read_with_the_tableau_and_policy_that_it_meant(tmp_path):
 def test_shipped_cards_name_their_parts(name):
     path = data_path(f"weights/{name}.safetensors")
     card = card_of(path)
-    assert (card["format"], card["architecture"]["tableau"]) == (2, "Euler")
-    assert card["architecture"]["policy"] == {"name": "rescale", "steps": 1}
+    assert card["format"] == 2
+    if card["kind"] != "ridge":  # made of no blocks
+        assert card["architecture"]["tableau"] == "Euler"
+        assert card["architecture"]["policy"] == {"name": "rescale", "steps": 1}
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    if name.endswith("-small"):
+    if name.endswith("-small") or card["kind"] == "ridge":
         assert cards.describe(pretrained(name)) == {"kind": card["kind"], "architecture": card["architecture"]}
 
 

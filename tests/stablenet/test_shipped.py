@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import functional as transforms
 
 import stablenet
+from stablenet import potential
 from stablenet.bundled import available, data_path
 from stablenet.evaluation import evaluate
 from stablenet.images.photographs import BundledPhotographs, FolderImages
@@ -65,6 +66,25 @@ def test_certified_averaged_and_the_identity_without_noise(name):
     assert certificate.lipschitz <= 1 and certificate.averagedness < 1
     x = torch.rand(1, network.channels, 33, 40, generator=torch.Generator().manual_seed(0))
     assert float((network(x, 0.0) - x).abs().max()) < 1e-3
+
+
+RIDGES = [name for name in available() if name.startswith("ridge-")]
+RIDGE_MIDDLES = {"ridge-gray": 29.2175}
+
+
+@pytest.mark.parametrize("name", RIDGES)
+def test_the_potentials_are_proved_and_denoise(name):
+    """Nonnegative, with a proximal map; the middle of the first photograph at 25/255 as it was when the card was written."""
+    network = pretrained(name)
+    fact = potential.certify(network)
+    assert fact.weak_convexity < 1 and fact.is_convex == ("convex" in name)
+    whole = BundledPhotographs(channels=network.channels, names=PHOTOGRAPHS[network.channels][:1])
+    middle = transforms.center_crop(whole[0], [MIDDLE, MIDDLE])
+    for image in (torch.rand(2, network.channels, 31, 18), middle[None] / 255):
+        energy = network.energy(image, 0.1)
+        assert energy.shape == (len(image),) and (energy >= 0).all()
+    level = 25 / 255
+    assert evaluate(network, [middle], (level,))[level] == pytest.approx(RIDGE_MIDDLES[name], abs=TOLERANCE / 10)
 
 
 class Frugal(torch.nn.Module):
