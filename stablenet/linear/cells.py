@@ -1,4 +1,4 @@
-"""A convolution as one matrix product over cells of 2 x 2 pixels, and its transpose: for few inputs and many outputs.
+"""A convolution as one over cells of 2 x 2 pixels, and its transpose: for few inputs and many outputs.
 
 Source: docs/theorems.md, N3. A kernel of k x k taps on c channels sees 4 c channels of a cell through (k + 1)/2 x (k + 1)/2
 or, k = 4 n + 1, (k + 3)/2 x (k + 3)/2 taps and gives all features of the cell's four pixels: rows long enough for a processor.
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stablenet.linear.adjoints import folded, turned
 from stablenet.linear.spreading import one_thread_a_kernel, spread
 
 HALF = (torch.bfloat16, torch.float16)
@@ -48,22 +49,28 @@ def _index(size: int, device: torch.device) -> Tensor:
 
 
 def features(wide: Tensor, matrix: Tensor, kernel_size: int) -> Tensor:
-    """(batch, rows, columns, 4, outputs) of cells: conv2d of `wide` by a product with `matrix`, of wide's precision.
+    """(batch, rows, columns, 4, outputs) of cells: conv2d of `wide` as one of its cells, of wide's precision.
 
     wide (batch, inputs, 2 (rows + taps - 1), 2 (columns + taps - 1)): the image with all that its kernels see.
     A matrix in half precision is taken to be of kernels without mean: then what it sees is rounded as differences from the
     mean of the cell in the middle, and no feature holds the rounding of an image's brightness.
     """
-    q, batch = taps(kernel_size), len(wide)
-    cells = functional.pixel_unshuffle(wide, 2).permute(0, 2, 3, 1).contiguous()
-    rows, columns, channels = cells.shape[1] - q + 1, cells.shape[2] - q + 1, cells.shape[3]
+    cells = functional.pixel_unshuffle(wide, 2).contiguous(memory_format=torch.channels_last)
+    if matrix.dtype in HALF:
+        found = _product(cells.permute(0, 2, 3, 1).contiguous(), matrix, taps(kernel_size)).to(wide.dtype)
+    else:
+        found = functional.conv2d(cells, _kernel(matrix, kernel_size)).permute(0, 2, 3, 1).contiguous()
+    return found.unflatten(3, (4, -1))
+
+
+def _product(cells: Tensor, matrix: Tensor, q: int) -> Tensor:
+    """The features of `cells` less their brightness, in half precision."""
+    batch, rows, columns, channels = len(cells), cells.shape[1] - q + 1, cells.shape[2] - q + 1, cells.shape[3]
     a, b, c, d = cells.stride()
     seen = cells.as_strided((batch, rows, columns, q, q, channels), (a, b, c, b, c, d))
-    if matrix.dtype in HALF:
-        middle = cells[:, q // 2 : q // 2 + rows, q // 2 : q // 2 + columns]
-        seen = (seen - _brightness(middle)[:, :, :, None, None]).to(matrix.dtype)
-    product = seen.reshape(batch * rows * columns, q * q * channels) @ matrix.T
-    return product.view(batch, rows, columns, 4, -1).to(wide.dtype)
+    middle = cells[:, q // 2 : q // 2 + rows, q // 2 : q // 2 + columns]
+    seen = (seen - _brightness(middle)[:, :, :, None, None]).to(matrix.dtype)
+    return (seen.reshape(batch * rows * columns, q * q * channels) @ matrix.T).view(batch, rows, columns, -1)
 
 
 def _brightness(cells: Tensor) -> Tensor:
@@ -73,15 +80,17 @@ def _brightness(cells: Tensor) -> Tensor:
 
 
 def features_adjoint(values: Tensor, matrix: Tensor, kernel_size: int) -> Tensor:
-    """The transpose of `features` for one matrix: an image of wide's shape, added up in the precision of `values`."""
+    """The transpose of `features` for one matrix: an image of wide's shape, its columns added in the precision of `values`."""
     q = taps(kernel_size)
-    batch, rows, columns = values.shape[:3]
-    parts = (values.reshape(batch * rows * columns, -1).to(matrix.dtype) @ matrix).view(batch, rows, columns, q, q, -1)
-    total = parts.new_zeros(batch, rows + q - 1, columns + q - 1, parts.shape[-1], dtype=values.dtype)
-    for i in range(q):
-        for j in range(q):
-            total[:, i : i + rows, j : j + columns] += parts[:, :, :, i, j]
-    return functional.pixel_shuffle(total.permute(0, 3, 1, 2), 2)
+    channels_last = values.flatten(3).permute(0, 3, 1, 2).to(matrix.dtype)
+    parts = functional.conv2d(channels_last, turned(_kernel(matrix, kernel_size)), padding=(q - 1, 0))
+    return functional.pixel_shuffle(folded(parts.to(values.dtype), q, (0, 0)), 2)
+
+
+def _kernel(matrix: Tensor, kernel_size: int) -> Tensor:
+    """(4 outputs, 4 inputs, taps, taps): the matrix as a kernel on cells."""
+    q = taps(kernel_size)
+    return matrix.reshape(len(matrix), q, q, -1).permute(0, 3, 1, 2)
 
 
 def in_cell_strips(
