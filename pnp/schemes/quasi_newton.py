@@ -42,6 +42,8 @@ class Tried:
     plain : T of the last point that was taken, the fallback.
     jumped : (batch,) bool, whether the point under evaluation is a jump; refused : whether F refused it.
     allowed : (batch,) how low F must be at a jump.
+    share : (batch,) of the way from T x to the quasi-Newton point that is jumped: a quarter of it after a refusal, twice after
+        a jump that was taken, at most 1.
     last : the last point that was taken and its T x - x, or None before the first.
     pairs : oldest first.
     """
@@ -50,6 +52,7 @@ class Tried:
     plain: Point
     jumped: Tensor
     refused: Tensor
+    share: Tensor
     allowed: Tensor | None = None
     last: tuple[Point, Point] | None = None
     pairs: tuple[Pair, ...] = ()
@@ -79,7 +82,7 @@ class QuasiNewton:
     def init(self, point: Point, guarantee: Guarantee) -> Tried:
         assert isinstance(guarantee.watch, EnergyDescends)
         nowhere = torch.zeros(len(point[0]), dtype=torch.bool, device=point[0].device)
-        return Tried(guarantee.watch, point, nowhere, nowhere)
+        return Tried(guarantee.watch, point, nowhere, nowhere, torch.ones_like(nowhere, dtype=point[0].dtype))
 
     def judge(self, energy: Tensor, allowed: Tensor, memory: Tried) -> tuple[Tensor, Tried]:
         """Whether F refuses the point under evaluation, (batch,), and the memory that knows it."""
@@ -95,13 +98,16 @@ class QuasiNewton:
             last = select(refused, last[0], point), select(refused, last[1], step)
         else:
             last = point, step
-        target = add(point, _towards(step, pairs))
+        taken = torch.where(memory.jumped, (2 * memory.share).clamp(max=1), memory.share)
+        share = torch.where(refused, memory.share / 4, taken)
+        away = subtract(_towards(step, pairs), step)
+        target = add(image, tuple(column(share, t) * t for t in away))
         if memory.law.box:
             target = tuple(t.clamp(0, 1) for t in target)
         jumped = ~refused & (length(subtract(target, point)) <= LENGTH * residual)
         jumped &= torch.stack([pair.inverse > 0 for pair in pairs]).any(0) if pairs else torch.zeros_like(refused)
         chosen = select(jumped, target, plain)
-        return chosen, replace(memory, plain=plain, jumped=jumped, last=last, pairs=pairs)
+        return chosen, replace(memory, plain=plain, jumped=jumped, share=share, last=last, pairs=pairs)
 
 
 def _pair(moved: Point, turned: Point, taken: Tensor) -> Pair:
