@@ -151,8 +151,12 @@ class EnergyDescends:
     curvature: float = 0.0
     box: bool = False
     pairs = False
-    law = "F never rises: {residual} lowers it"
     broken = "F of image {image} is {observed:.9g} where at most {ceiling:.9g} is possible"
+
+    @property
+    def law(self) -> str:
+        """In words; {residual} stands for the residual."""
+        return f"F never rises: a step lowers it by at least {self.decrease:.3g} {{residual}}^2"
 
     def observed(self, now: Evaluation) -> Tensor:
         assert now.energy is not None
