@@ -63,7 +63,7 @@ def _multiplies_bf16(device: torch.device) -> tuple[bool, str]:
 
 def onednn_has_bf16() -> bool:
     """Whether torch's convolutions can run in bfloat16 on this processor."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
