@@ -26,7 +26,7 @@ from skimage.metrics import structural_similarity
 from skimage.restoration import denoise_tv_chambolle, denoise_wavelet
 from torch import Tensor
 
-from stablenet import certify
+from stablenet import certify, potential
 from stablenet.bundled import available
 from stablenet.images.photographs import FolderImages, add_noise, as_image
 from stablenet.images.quality import psnr
@@ -102,7 +102,11 @@ def deepinv_total_variation(factor: float) -> Denoise:
 def ours(name: str, seeds: int) -> Method:
     network = pretrained(name)
     certificate = certify(network).certificate  # from the weights, in this run
-    kind = f"lipschitz <= {certificate.lipschitz:g}, averagedness <= {certificate.averagedness:.4f}, certified in this run"
+    if certificate.averagedness is None:
+        weak = potential.certify(network).weak_convexity
+        kind = f"proximal map of a potential of weak convexity <= {weak:.4f}, certified in this run"
+    else:
+        kind = f"lipschitz <= {certificate.lipschitz:g}, averagedness <= {certificate.averagedness:.4f}, certified in this run"
 
     @torch.inference_mode()
     def denoise(noisy: Tensor, sigma: float) -> Tensor:
