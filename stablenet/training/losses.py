@@ -70,8 +70,8 @@ def absolute(error: Tensor) -> Tensor:
 
 
 def charbonnier(error: Tensor) -> Tensor:
-    """sqrt(e^2 + c^2) - c with c = 1/255: |e| beyond one step of 8 bits, with a gradient that goes to 0 below it."""
-    return (error.square() + CORNER**2).sqrt() - CORNER
+    """sqrt(e^2 + c^2) - c = e^2 / (sqrt(e^2 + c^2) + c), c = 1/255: |e| beyond one step of 8 bits, smooth at 0."""
+    return error.square() / ((error.square() + CORNER**2).sqrt() + CORNER)
 
 
 CORNER = 1 / 255

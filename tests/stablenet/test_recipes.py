@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from stablenet.bundled import available, data_path
+from stablenet.certificate import certify
 from stablenet.cli.train import TrainClassifier, TrainDenoiser, parse
+from stablenet.images.photographs import some_flat
 from stablenet.networks.architectures import ClassifierShape, DenoiserArchitecture
 from stablenet.tableaus import HEUN
 from stablenet.training import precision
+from stablenet.training.denoiser import initial
+from stablenet.training.losses import absolute, charbonnier
 from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, RidgeRecipe, conflicts, recipe_of_card
 from stablenet.training.schedule import LearningSchedule
 from tests.stablenet.trainings import STEPS, classifier_recipe, denoiser_recipe, ridge_recipe
@@ -40,6 +44,9 @@ def test_the_recipe_survives_json():
         ({"precision": "16"}, "precision"),
         ({"averagedness": 1.0}, "averagedness"),
         ({"features": 0}, "features"),
+        ({"error": "cube"}, "square, absolute, charbonnier"),
+        ({"flat_share": 1.0}, "flat_share"),
+        ({"anchor": 0.0}, "anchor"),
     ],
 )
 def test_bad_recipes(change, text):
@@ -73,6 +80,43 @@ def test_the_loss_does_not_see_the_margin():
     assert float(ours.loss(changed, clean, level)) == inside
     changed[..., 3, 3] = 7.0
     assert float(ours.loss(changed, clean, level)) > inside
+
+
+@pytest.mark.parametrize(("name", "count"), [("square", 0.01), ("absolute", 0.1), ("charbonnier", 0.1)])
+def test_what_an_error_counts(name, count):
+    ours, clean, level = denoiser_recipe(error=name, weight_power=0.0), torch.rand(2, 1, 16, 16), torch.tensor([0.02, 0.1])
+    assert float(ours.loss(clean, clean, level)) == 0.0
+    assert float(ours.loss(clean + 0.1, clean, level)) == pytest.approx(count, abs=1 / 255)
+    assert float(ours.loss(clean - 0.1, clean, level)) == pytest.approx(float(ours.loss(clean + 0.1, clean, level)), rel=1e-5)
+
+
+def test_charbonnier_lies_below_the_absolute_error_and_has_no_corner():
+    error = torch.linspace(-0.2, 0.2, 401, dtype=torch.float64, requires_grad=True)
+    value = charbonnier(error)
+    (slope,) = torch.autograd.grad(value.sum(), error)
+    assert (value <= absolute(error)).all() and (value >= absolute(error) - 1 / 255).all()
+    assert float(slope[200].abs()) < 1e-9 and float(slope.abs().max()) < 1
+    torch.testing.assert_close(slope[[0, -1]].abs(), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+def test_flat_patches_are_one_color_and_so_many():
+    generator, patches = torch.Generator().manual_seed(0), torch.rand(4000, 3, 8, 8)
+    mixed = some_flat(patches, 0.2, generator)
+    spread = mixed.flatten(2).amax(2) - mixed.flatten(2).amin(2)
+    flat = (spread == 0).all(1)
+    assert float(flat.float().mean()) == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(mixed[~flat], patches[~flat])
+    colors = mixed[flat][..., 0, 0]
+    assert float(colors.min()) < 0.02 and float(colors.max()) > 0.98 and float(torch.corrcoef(colors.T)[0, 1].abs()) < 0.15
+
+
+def test_a_start_without_idle_blocks_is_grown_and_its_anchors_lowered():
+    recipe = denoiser_recipe(start="denoiser-gray-small", features=48, kernel_size=7, blocks=4, averagedness=0.9, anchor=0.05)
+    network = initial(recipe)
+    assert len(network.blocks) == 4 and all(p.requires_grad for p in network.parameters())
+    assert float(network.anchor_weights()[:-1].detach().max()) <= 0.05 + 1e-6
+    assert certify(network).certificate.averagedness <= 0.9
+    assert float(initial(denoiser_recipe(blocks=3, anchor=0.05)).anchor_weights()[0].detach().max()) <= 0.05 + 1e-6
 
 
 def test_stratified_noise_levels_take_one_from_each_part_of_the_range():
