@@ -4,9 +4,10 @@ Both are nonexpansive by proof; the published one is CRR-NN on BSD68. BM3D, with
 
 Run: python benchmarks/denoising.py --gray FOLDER ... --color FOLDER ... --tune FOLDER (for instance BSD68 and Set12,
 CBSD68, and Set12 again to pick the weight of total variation). Image k gets the noise of seed 1000 s + k for s = 0, 1, 2,
-unclipped; PSNR with peak 1 and SSIM are means over images and seeds. BM3D runs where the package bm3d is installed, DnCNN
-and DRUNet where --dncnn or --drunet names their deepinv weights. Figures marked published were not measured here. LPIPS is
-left out: its weights are a download of their own. A run that was killed goes on with --resume.
+unclipped; PSNR with peak 1 and SSIM are means over images and seeds. What is left of the noise on a constant gray image is a
+root mean square in units of 1/255, in all and by radial frequency in cycles a pixel (`stablenet.flatness`). BM3D runs where
+the package bm3d is installed, DnCNN and DRUNet where --dncnn or --drunet names their deepinv weights. Figures marked
+published were not measured here. LPIPS is left out: its weights are a download. --resume goes on with a killed run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import mean, median
 
@@ -28,12 +30,15 @@ from torch import Tensor
 
 from stablenet import certify, potential
 from stablenet.bundled import available
+from stablenet.flatness import flat_noise, total
 from stablenet.images.photographs import FolderImages, add_noise, as_image
 from stablenet.images.quality import psnr
 from stablenet.weights import pretrained
 
 Denoise = Callable[[Tensor, float], Tensor]
-COLUMNS = ("images", "noise", "method", "guarantee", "PSNR", "SSIM", "processor seconds an image", "seeds")
+FLAT_EDGES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, inf)
+FLAT = ("flat noise", "below 1/32", "1/32 to 1/16", "1/16 to 1/8", "1/8 to 1/4", "above 1/4")
+COLUMNS = ("images", "noise", "method", "guarantee", "PSNR", "SSIM", *FLAT, "processor seconds an image", "seeds")
 TUNING_IMAGES = 12
 TV_GRID = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PUBLISHED = {
@@ -161,6 +166,12 @@ def measure(method: Method, images: list[Tensor], level: float) -> tuple[float, 
     return mean(scores), float(mean(similar)), median(times)
 
 
+def left_on_flat(method: Method, channels: int, level: float) -> tuple[float, ...]:
+    """What is left of noise on a constant image, in all and in each band, in units of 1/255."""
+    bands = flat_noise(lambda y, sigma: method.function(y[0], sigma)[None], level, channels=channels, edges=FLAT_EDGES)
+    return tuple(255 * value for value in (total(bands), *bands.values()))
+
+
 def best_factor(folder: Path | None, channels: int, level: float) -> float:
     """The weight of total variation, as a multiple of the noise level, with the best PSNR on the first tuning images."""
     if folder is None:
@@ -182,7 +193,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="only the first so many of each folder")
     parser.add_argument("--seeds", type=int, default=3, help="of ours and the fast peers")
     parser.add_argument("--slow-seeds", type=int, default=3, help="of deepinv's TV, BM3D and networks")
-    parser.add_argument("--skip", nargs="*", default=[], help="names of peers to leave out, as BM3D")
+    parser.add_argument("--skip", nargs="*", default=[], help="names to leave out, as BM3D or denoiser-gray")
     parser.add_argument(
         "--resume", action="store_true", help="keep the rows that --output has of these very methods and of other folders"
     )
@@ -197,7 +208,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for channels, folders, numbers in ((1, a.gray, (5, 15, 25, 40)), (3, a.color, (15, 25, 40))):
         kind = "gray" if channels == 1 else "color"
-        networks = [ours(name, a.seeds) for name in available() if f"-{kind}" in name]
+        networks = [ours(name, a.seeds) for name in available() if f"-{kind}" in name and name not in a.skip]
         for number in numbers:
             methods = list(networks)
             if not a.only_ours:
@@ -211,7 +222,9 @@ def main() -> None:
                 for method in methods:
                     row = earlier.pop((label, number, *method.key), None)
                     if row is None:
-                        values = (method.name, method.guarantee, *measure(method, images, number / 255), method.seeds)
+                        score, similar, seconds = measure(method, images, number / 255)
+                        left = left_on_flat(method, channels, number / 255)
+                        values = (method.name, method.guarantee, score, similar, *left, seconds, method.seeds)
                         row = dict(zip(COLUMNS, (label, number, *values), strict=True))
                     rows.append(row)
                     print(row, flush=True)
@@ -219,7 +232,7 @@ def main() -> None:
                 if folder.name.lower() in ("bsd68", "cbsd68"):
                     for name, guarantee, table in PUBLISHED[channels]:
                         if number in table:
-                            values = (f"{name} (published)", guarantee, table[number], "", "", "")
+                            values = (f"{name} (published)", guarantee, table[number], *[""] * (len(COLUMNS) - 5))
                             rows.append(dict(zip(COLUMNS, (label, number, *values), strict=True)))
     here = {row["images"] for row in rows}
     rows += [row for row in earlier.values() if row["images"] not in here]

@@ -130,7 +130,7 @@ def test_lower_anchors_remove_as_much_of_large_features():
     x = torch.rand(1, network.channels, 21, 26, dtype=torch.float64)
     for level in LEVELS[1:]:
         removed, removed_lowered = x - network(x, level), x - lowered(x, level)
-        assert float((removed - removed_lowered).norm() / removed.norm()) < 1e-3
+        assert float((removed - removed_lowered).detach().norm() / removed.detach().norm()) < 1e-3
 
 
 def test_anchors_that_are_low_already_stay():
