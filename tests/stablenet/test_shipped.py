@@ -17,7 +17,8 @@ import stablenet
 from stablenet import potential
 from stablenet.bundled import available, data_path
 from stablenet.evaluation import evaluate
-from stablenet.images.photographs import BundledPhotographs, FolderImages
+from stablenet.images.photographs import BundledPhotographs, FolderImages, add_noise
+from stablenet.networks.proximal_point import proximal_map
 from stablenet.weights import pretrained, read_card
 from tests.attack import attack
 
@@ -85,6 +86,25 @@ def test_the_potentials_are_proved_and_denoise(name):
         assert energy.shape == (len(image),) and (energy >= 0).all()
     level = 25 / 255
     assert evaluate(network, [middle], (level,))[level] == pytest.approx(RIDGE_MIDDLES[name], abs=TOLERANCE / 10)
+
+
+def counted(function):
+    """A function, and a list that grows with each of its calls."""
+    calls = []
+    return lambda x: (calls.append(x.shape), function(x))[1], calls
+
+
+@pytest.mark.parametrize("name", RIDGES)
+def test_their_proximal_maps_take_few_gradients(name):
+    network = pretrained(name)
+    whole = BundledPhotographs(channels=network.channels, names=PHOTOGRAPHS[network.channels][:1])
+    clean = transforms.center_crop(whole[0], [64, 64])[None] / 255
+    for level in (5 / 255, 25 / 255, 50 / 255):
+        noisy = add_noise(clean, level, torch.Generator().manual_seed(0))
+        gradient, calls = counted(network.level(noisy, level).gradient)
+        found = proximal_map(gradient, noisy, potential.certify(network), accuracy=1e-3)
+        assert float(found.error) <= 1e-3 * clean.numel() ** 0.5
+        assert len(calls) < 100
 
 
 class Frugal(torch.nn.Module):
