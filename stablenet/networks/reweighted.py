@@ -50,7 +50,9 @@ class Reweighted(nn.Module):
 
     @property
     def max_noise_level(self) -> float:
-        return float(self.noise_level.max())
+        """The next number above the level, which may have been rounded down from the one that was asked for."""
+        level = self.noise_level.max()
+        return float(torch.nextafter(level, torch.full_like(level, math.inf)))
 
     @torch.no_grad()
     def gradient(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:

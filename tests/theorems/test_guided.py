@@ -89,6 +89,12 @@ def test_the_error_is_a_bound():
         assert (found.image - exact).norm() <= found.error + 1e-9 and found.error <= accuracy * 72**0.5
 
 
+@pytest.mark.parametrize("level", [0.03, 0.05, 0.0625, 0.1])
+def test_a_map_accepts_the_level_that_it_was_prepared_for(level):
+    guide = torch.full((1, 1, 9, 8), 0.5)
+    assert wild_guided().float().prepare(guide, level).max_noise_level >= level
+
+
 def test_an_untrained_network_is_iterative_reweighting():
     ridge = wild_ridge(SHAPES["convex"]).double()
     guided = Guided(Guidance(ridge, 4, (1,), 1e3)).double()
