@@ -90,7 +90,7 @@ class Solving:
     strength: Annotated[Literal["table", "discrepancy"], option("{table,discrepancy}", "table")] = "table"
     """Of the prior: table, what was best on photographs with such noise; discrepancy, so that the residual Ax - y has the size
     of the noise, found in a few short runs."""
-    tolerance: float = 1e-4
+    tolerance: Annotated[float | None, option("FLOAT", "0.00005 for descent, else 0.0001")] = None
     """Stop when an iteration moves the pixels by less than this, as a root mean square."""
     max_iterations: int = 1000
     """Give up after this many iterations; the results are written all the same, with exit code 3."""
@@ -99,7 +99,13 @@ class Solving:
         """The same with the algorithm and the scheme that suit the denoiser, where they were left open."""
         explicit = potential_of(frozen(denoiser) if guided else denoiser) is not None
         algorithm = self.algorithm or ("descent" if explicit else "pgd")
-        return replace(self, algorithm=algorithm, scheme=self.scheme or ("quasi-newton" if algorithm == "descent" else "plain"))
+        tolerance = (5e-5 if algorithm == "descent" else 1e-4) if self.tolerance is None else self.tolerance
+        return replace(
+            self,
+            tolerance=tolerance,
+            algorithm=algorithm,
+            scheme=self.scheme or ("quasi-newton" if algorithm == "descent" else "plain"),
+        )
 
     def make_algorithm(self) -> Algorithm:
         """The algorithm by its name, with the step size if one was given."""

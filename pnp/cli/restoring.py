@@ -128,7 +128,7 @@ def restore(
 def _stages(scene: Scene, denoiser: nn.Module, noise_level: float, solving: Solving, guided: bool) -> Stages:
     """The runs under their theorems, one unless guided; the scheme is settled from the averagedness of the algorithm's map."""
     problem, algorithm = pose(scene.measurement, scene.physics, noise_level=noise_level), solving.make_algorithm()
-    level, stop = solving.denoiser_noise_level, Stop(solving.tolerance, solving.max_iterations)
+    level, stop = solving.denoiser_noise_level, Stop(solving.tolerance or 0.0, solving.max_iterations)
     if guided:
         scheme = solving.make_scheme(None)
         yield from guided_stages(
