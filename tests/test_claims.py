@@ -138,6 +138,16 @@ def test_busy():
         assert row["beside / alone"] <= 2.5 and row["alone / libgomp's waiting"] <= slower, row
 
 
+def test_inference():
+    """Gray in 0.6 of the time of torch's operations, color no slower, all within 1e-5, 512 x 512 in half a second."""
+    for row in rows("inference"):
+        share = 1 if row["network"] == "denoiser-color" else 0.6
+        assert row["processor seconds"] <= share * row["torch's operations"], row
+        assert row["largest difference"] < 1e-5, row
+    small = [r for r in rows("inference") if (r["network"], r["task"]) == ("denoiser-gray-small", "one pass")]
+    assert [r["image"] for r in small] == ["512x512"] and small[0]["processor seconds"] < 0.5
+
+
 def test_design():
     """Splines, clamp and tanh within 0.05 dB; leaky ReLU, Heun and averagedness 0.5 lose more than 0.25 dB."""
     loss = {
