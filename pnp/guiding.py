@@ -31,7 +31,7 @@ GIVES_UP = (
     "the guide was computed from the measurement, so that the restored image as a function of the measurement is not covered, "
     "only each run from its guide"
 )
-EARLIER = Stop(1e-3, 50)
+EARLIER = Stop(2e-4, 50)
 """Where the runs end whose estimate only becomes a guide."""
 
 
@@ -74,7 +74,7 @@ def solve_guided(
     denoiser : guided: prepare(guide, sigma) gives the frozen map. The first guide is the start.
     refreshes : how often the estimate becomes the guide; 0 is a run from the first guide.
     clipped : whether the map is projected onto [0, 1], with which a fixed point is proved to exist; Descent does it itself.
-    stop : of the last run; the earlier ones end at a residual of 1e-3 or after 50 iterations.
+    stop : of the last run; the earlier ones end at a residual of 2e-4 or after 50 iterations.
 
     Returns
     -------

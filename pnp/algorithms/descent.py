@@ -95,8 +95,9 @@ class Descent:
 
 def chosen(problem: Problem, prior: Prior) -> tuple[float, float]:
     """Level and strength: of the table behind a blur, 1 and 1 where A^T A is a projection, in between by `Spectrum`."""
-    rung = "convex" if explicit_potential(prior).weak_convexity == 0 else "weakly-convex"
-    level, strength = strengths.chosen("Descent", rung, problem.noise_level) or USUAL
+    rungs = ("convex", "weakly-convex") if explicit_potential(prior).weak_convexity == 0 else ("weakly-convex",)
+    known = [strengths.chosen("Descent", rung, problem.noise_level) for rung in rungs]
+    level, strength = next((pair for pair in known if pair is not None), USUAL)
     share = 1 - Spectrum.of(problem).projection
     return level**share, strength**share
 

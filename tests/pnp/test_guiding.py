@@ -34,7 +34,7 @@ def test_the_last_run_carries_the_guarantee(problem: pnp.Problem) -> None:
 
 
 def test_refreshing_to_the_end_comes_to_a_rest(problem: pnp.Problem) -> None:
-    few, more = (pnp.solve_guided(pnp.HQS(), problem, None, Guided(), refreshes=n, **SETTINGS) for n in (8, 9))
+    few, more = (pnp.solve_guided(pnp.HQS(), problem, None, Guided(), refreshes=n, **SETTINGS) for n in (24, 25))
     first = pnp.solve_guided(pnp.HQS(), problem, None, Guided(), refreshes=0, **SETTINGS)
     assert first.refreshes == ()
     assert float((few.estimate - more.estimate).norm()) <= 0.15 * float((few.estimate - first.estimate).norm())
