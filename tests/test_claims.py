@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-HELPERS = {"mosaics", "peers", "report", "train_cifar10"}  # no benchmarks of their own
+HELPERS = {"classical", "deconvolvers", "mosaics", "peers", "report", "train_cifar10"}  # no benchmarks of their own
 README = (ROOT / "README.md").read_text()
 Rows = list[dict[str, object]]
 
@@ -120,6 +120,21 @@ def test_norms():
         assert row["value / truth, at most"] <= 1.001 * row["value / truth, at least"], "the bracket is wide"
         assert (tight and safe) == (row["method"] == "ours (certified)"), row
     assert {row["method"] for row in rows("norms")} >= {"orthogonium get_conv_sv", "torch spectral_norm (flattened)"}
+
+
+def test_deblurring():
+    """The weakly convex ridge above total variation at every noise level, every run of a rung converged, under 0.1 dB left."""
+    measured = [row for row in rows("deblurring") if "published" not in row["images"]]
+    for noise in {row["noise"] for row in measured}:
+        here = {row["method"]: row for row in measured if row["noise"] == noise}
+        rungs = [row for name, row in here.items() if name in ("averaged", "convex ridge", "weakly convex ridge", "guided")]
+        assert {row["method"] for row in rungs} >= {"averaged", "weakly convex ridge"}
+        for row in rungs:
+            reached, runs = row["converged"].split(" of ")
+            assert reached == runs == row["images"].split()[0], row
+            assert abs(row["most PSNR left at the stop"]) < 0.1, row
+            assert "converges" in row["guarantee"] and "floating-point" in row["guarantee"], row
+        assert here["weakly convex ridge"]["PSNR"] > here["total variation"]["PSNR"] + 0.2
 
 
 def test_schemes():
