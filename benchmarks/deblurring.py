@@ -216,6 +216,9 @@ def main() -> None:
     chosen = (
         json.loads((file if file.exists() else RESULTS / file.name).read_text())["rows"] if a.images or file.exists() else []
     )
+    for m in METHODS:
+        if not m.present:
+            print(f"{m.name} is left out: {m.weights or m.package} is missing")
     with ProcessPoolExecutor(a.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         if a.tune is not None:
             images = sorted(a.tune.iterdir())
@@ -227,6 +230,9 @@ def main() -> None:
                 write(PARAMETERS, chosen, a.output, show=False)
         if a.images:
             levels, wanted = parameters(chosen), a.only or list(blurs(a.kernels))
+            for m in methods:
+                if any((m.name, noise) not in levels for noise in a.noise):
+                    print(f"{m.name} is left out: --tune has not chosen its parameters")
             methods = [m for m in methods if all((m.name, noise) in levels for noise in a.noise)]
             order = itertools.product(a.noise, wanted, a.images, methods)
             tasks = [(m, noise, levels[m.name, noise], image, a.crop, a.kernels, k) for noise, k, image, m in order]
