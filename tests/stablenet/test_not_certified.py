@@ -18,7 +18,7 @@ from stablenet.blocks import GradientFlow
 from stablenet.butcher import ButcherTableau
 from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, Dense, PolyphaseConv2d
-from stablenet.networks import Denoiser, DenoiserArchitecture
+from stablenet.networks import Denoiser, DenoiserArchitecture, Ridge, RidgeArchitecture
 
 
 def flow(**options) -> GradientFlow:
@@ -115,10 +115,14 @@ def test_replaced_methods_are_refused():
         module = flow()
         object.__setattr__(getattr(module, part), name, lambda x, *_: 9 * x)
         refused(module, f"replaced {name}")
-    for name in ("forward", "anchor_weights", "_interpolation", "_noise_levels"):
+    for name in ("forward", "anchor_weights", "_restored", "flows"):
         network = denoiser()
         object.__setattr__(network, name, lambda *_: None)
         refused(network, f"Denoiser carries a replaced {name}")
+    for name in ("forward", "bank", "profile_slopes", "scales", "level"):
+        ridge = Ridge(RidgeArchitecture(filters=1, kernel_size=3))
+        object.__setattr__(ridge, name, lambda *_: None)
+        refused(ridge, f"Ridge carries a replaced {name}")
     network = denoiser()
     network.blocks[0].linear.polyphase_weight = lambda: torch.ones(16, 4, 2, 2)
     refused(network, "replaced polyphase_weight")
