@@ -52,7 +52,7 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         "guided",
         "a fixed point of an averaged map, its guide held fixed",
-        {"deblurring": ("denoiser-{}-guided",), "denoising": ("denoiser-{}-guided",)},
+        {"deblurring": ("denoiser-{}-guided", "ridge-{}"), "denoising": ("denoiser-{}-guided",)},
     ),
     Rung(
         "weakly-convex",
