@@ -18,7 +18,7 @@ from pnp.algorithms.protocol import Algorithm
 from pnp.bounds import Refused
 from pnp.facts import accepts
 from pnp.guarantees import Guarantee
-from pnp.iterating import Record, iterate
+from pnp.iterating import Record
 from pnp.planning import Run, Stop, plan
 from pnp.priors import Prior, prior
 from pnp.problem import Problem, pose
@@ -99,10 +99,7 @@ def solve_guided(
     taken: list[int] = []
     stage = next(stages)
     while True:
-        for record in iterate(stage.run):
-            told.add(record)
-            if callback is not None:
-                callback(record)
+        record = told.follow(stage.run, callback)
         try:
             following = stages.send(record.estimate)
         except StopIteration:

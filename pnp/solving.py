@@ -74,6 +74,14 @@ class Told:
         if record.energy is not None:
             self.energies.append(record.energy)
 
+    def follow(self, run: Run, callback: Callable[[Record], None] | None) -> Record:
+        """Carry out a run, each record to `callback` too; the last of them."""
+        for record in iterate(run):
+            self.add(record)
+            if callback is not None:
+                callback(record)
+        return record
+
 
 def solve(
     algorithm: Algorithm,
@@ -141,10 +149,7 @@ def solve(
     )
     run = run if strength is None else discrepancy(run, strength)
     told = Told()
-    for record in iterate(run):
-        told.add(record)
-        if callback is not None:
-            callback(record)
+    told.follow(run, callback)
     return concluded(run, told)
 
 
