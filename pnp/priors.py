@@ -10,7 +10,6 @@ import copy
 import inspect
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from pnp.facts import Accepts, accepts, pull_into_the_box
 from pnp.wrappers import Channelwise, Relaxed
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
 from stablenet.potential import Potential
-from stablenet.rounding import round_up, up
+from stablenet.rounding import up
 
 REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -187,13 +186,12 @@ def _tree(module: nn.Module) -> CertificateTree:
 
 
 def _proximal(module: nn.Module, potential: Potential) -> CertificateTree | None:
-    """prox_R is firmly nonexpansive for convex R, and 1/(1 - M)-Lipschitz for M < 1, where I + grad R is strongly monotone."""
-    if potential.weak_convexity >= 1:
+    """What the potential alone proves of its proximal operator; None where it has none."""
+    if not potential.has_proximal_map:
         return None
-    convex = potential.weak_convexity == 0
-    certificate = Certificate(1.0, 0.5) if convex else Certificate(round_up(1 / (1 - Fraction(potential.weak_convexity))))
-    reason = f"the proximal operator of a {'convex' if convex else 'weakly convex'} potential: {potential.reason}"
-    return CertificateTree(type(module).__name__, certificate, reason)
+    kind = "convex" if potential.is_convex else "weakly convex"
+    reason = f"the proximal operator of a {kind} potential: {potential.reason}"
+    return CertificateTree(type(module).__name__, potential.proximal_certificate, reason)
 
 
 def _check_signature(module: nn.Module) -> None:

@@ -195,12 +195,17 @@ def certify(module: nn.Module) -> CertificateTree:
         replaced method, a compiled call, a parametrization, a parameter that is not a plain real tensor.
     ValueError : a parameter is NaN or infinite.
     """
+    require_finite(module)
+    return rule.of(module)
+
+
+def require_finite(module: nn.Module) -> None:
+    """Raise ValueError for the first parameter that holds NaN or infinity."""
     for name, parameter in module.named_parameters():
         if type(parameter) is nn.Parameter and not torch.isfinite(parameter).all():
             raise ValueError(
                 f"{type(module).__name__}.{name} holds NaN or infinity: nothing is proved of it; restore a checkpoint"
             )
-    return rule.of(module)
 
 
 def _leaf(certificate: Certificate, reason: str) -> Callable[[nn.Module], CertificateTree]:

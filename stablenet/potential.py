@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
-import torch
 from torch import Tensor, nn
 
-from stablenet.certificate import NotCertified
+from stablenet.certificate import Certificate, NotCertified, require_finite
+from stablenet.rounding import round_up
 from stablenet.rules import Rules
 
 
@@ -60,6 +61,13 @@ class Potential:
         """M < 1: x -> |x - y|^2/2 + R(x) is strongly convex, so that prox_R is single valued."""
         return self.weak_convexity < 1
 
+    @property
+    def proximal_certificate(self) -> Certificate:
+        """Of prox_R, M < 1: firmly nonexpansive for convex R, else 1/(1 - M)-Lipschitz (docs/theorems.md, V2)."""
+        if self.is_convex:
+            return Certificate(1.0, 0.5)
+        return Certificate(round_up(1 / (1 - Fraction(self.weak_convexity))))
+
 
 @dataclass(frozen=True)
 class Denoised:
@@ -91,9 +99,5 @@ def certify(module: nn.Module) -> Potential:
     NotCertified : no rule for the exact class, or an altered instance.
     ValueError : a parameter is NaN or infinite.
     """
-    for name, parameter in module.named_parameters():
-        if type(parameter) is nn.Parameter and not torch.isfinite(parameter).all():
-            raise ValueError(
-                f"{type(module).__name__}.{name} holds NaN or infinity: nothing is proved of it; restore a checkpoint"
-            )
+    require_finite(module)
     return rule.of(module)

@@ -10,6 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
+"""Noise levels at which networks keep parameters, where the largest level is 50/255."""
+
 
 class OfImages(Protocol):
     """A network of images with so many channels."""
@@ -59,3 +62,9 @@ def interpolation(levels: Tensor, knots: Tensor) -> Tensor:
     part = ((levels - low) / (high - low)).clamp(0, 1)[:, None]
     rows = torch.arange(len(knots), device=levels.device)
     return (rows == right[:, None] - 1) * (1 - part) + (rows == right[:, None]) * part
+
+
+def require_fixed(guide: Tensor) -> None:
+    """Refuse a guide through which a gradient would flow back to what it was made of."""
+    if guide.requires_grad:
+        raise ValueError("the guide requires a gradient, so it would follow x: pass guide.detach(), and hold it fixed")

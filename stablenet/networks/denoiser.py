@@ -22,7 +22,7 @@ from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.linear.spreading import one_thread_a_kernel
 from stablenet.networks.architectures import DenoiserArchitecture
-from stablenet.networks.checks import check_image, checked_levels, interpolation
+from stablenet.networks.checks import KNOTS, check_image, checked_levels, interpolation
 from stablenet.networks.frame import initial_kernels
 from stablenet.networks.growth import Growth, merged, reach, shares
 from stablenet.rules import require_unaltered
@@ -30,7 +30,6 @@ from stablenet.rules import require_unaltered
 INITIAL_ANCHOR = 0.15
 INITIAL_LOG_SCALE = -4.2
 """Of thresholds: blocks in sequence remove 1/a times what one removes, about two noise deviations in all."""
-KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
 
 
 class Denoiser(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
 from stablenet.certificate import rule as certificate_rule
-from stablenet.networks.checks import check_image, checked_levels
+from stablenet.networks.checks import check_image, checked_levels, require_fixed
 from stablenet.networks.reweighted import Reweighted
 from stablenet.networks.ridge import Ridge
 
@@ -132,12 +132,6 @@ class Guided(nn.Module):
         if guide is None or sigma is None:
             raise ValueError("a guided denoiser needs a guide: prepare(guide, sigma) gives the denoiser of an iteration")
         return self.prepare(guide, sigma)(x)
-
-
-def require_fixed(guide: Tensor) -> None:
-    """Refuse a guide through which a gradient would flow back to what it was made of."""
-    if guide.requires_grad:
-        raise ValueError("the guide requires a gradient, so it would follow x: pass guide.detach(), and hold it fixed")
 
 
 @certificate_rule(Guided)

@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from stablenet.certificate import Certificate, CertificateTree, NotCertified
+from stablenet.certificate import CertificateTree, NotCertified
 from stablenet.certificate import rule as certificate_rule
 from stablenet.networks.checks import check_image
 from stablenet.networks.level import Level
@@ -129,4 +129,5 @@ def _potential(module: Reweighted) -> Potential:
 
 @certificate_rule(Reweighted)
 def _certify(module: Reweighted) -> CertificateTree:
-    return CertificateTree("Reweighted", Certificate(1.0, 0.5), f"a linear resolvent, {certify(module).reason}")
+    potential = certify(module)
+    return CertificateTree("Reweighted", potential.proximal_certificate, f"a linear resolvent, {potential.reason}")

@@ -12,12 +12,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from stablenet.certificate import Certificate, CertificateTree, NotCertified
+from stablenet.certificate import CertificateTree, NotCertified
 from stablenet.certificate import rule as certificate_rule
 from stablenet.linear.mirrored import with_flips
 from stablenet.networks import profiles
 from stablenet.networks.architectures import RidgeArchitecture
-from stablenet.networks.checks import check_image, checked_levels, interpolation
+from stablenet.networks.checks import KNOTS, check_image, checked_levels, interpolation, require_fixed
 from stablenet.networks.implicit import ImplicitProx
 from stablenet.networks.level import Level
 from stablenet.networks.proximal_point import proximal_map
@@ -26,7 +26,6 @@ from stablenet.potential import Denoised, Potential, certify, rule
 from stablenet.rounding import round_up
 from stablenet.spectral import convolution_upper_bound
 
-KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
 INITIAL_LOG_SCALE = math.log(0.12)
 INITIAL_CURVATURE = 20.0
 GRID = 8
@@ -127,8 +126,7 @@ class Ridge(nn.Module):
         ------
         ValueError : the guide requires a gradient (it would follow x), or is no image of the potential's channels.
         """
-        if guide.requires_grad:
-            raise ValueError("the guide requires a gradient, so it would follow x: pass guide.detach(), and hold it fixed")
+        require_fixed(guide)
         levels = checked_levels(sigma, guide, self.max_noise_level)
         _, weights = self.level(guide, levels).looked_at(guide)
         return Reweighted(self.bank(), weights, (guide.shape[-2], guide.shape[-1]), levels)
@@ -215,12 +213,13 @@ def _potential(ridge: Ridge) -> Potential:
 @certificate_rule(Ridge)
 def _certify(ridge: Ridge) -> CertificateTree:
     potential = certify(ridge)
-    if potential.is_convex:
-        return CertificateTree("Ridge", Certificate(1.0, 0.5), f"proximal map of a convex potential, {potential.reason}")
     if not potential.has_proximal_map:
         raise NotCertified(
             f"a Ridge of weak convexity <= {potential.weak_convexity:.6g} has no proximal map: it must be below 1"
         )
-    lipschitz = round_up(1 / (1 - Fraction(potential.weak_convexity)))
-    reason = f"proximal map of a potential of weak convexity M <= {potential.weak_convexity:.6g}: 1/(1 - M), {potential.reason}"
-    return CertificateTree("Ridge", Certificate(lipschitz), reason)
+    kind = (
+        "a convex potential"
+        if potential.is_convex
+        else f"a potential of weak convexity M <= {potential.weak_convexity:.6g}: 1/(1 - M)"
+    )
+    return CertificateTree("Ridge", potential.proximal_certificate, f"proximal map of {kind}, {potential.reason}")

@@ -10,7 +10,7 @@ import torch
 import stablenet
 from stablenet.bundled import available
 from stablenet.networks import Denoiser
-from stablenet.networks.denoiser import KNOTS
+from stablenet.networks.checks import KNOTS
 from stablenet.weights import pretrained
 from tests.attack import attack
 from tests.inventory import ARCHITECTURES, wild_denoiser
