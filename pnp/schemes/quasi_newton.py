@@ -60,7 +60,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class QuasiNewton:
-    """The fastest where an energy decides on jumps: two thirds of Anderson's evaluations on deblurring.
+    """The fastest where an energy decides on jumps: 22 evaluations for Anderson's 34 on one deblurred crop.
 
     Parameters
     ----------
