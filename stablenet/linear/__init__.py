@@ -4,7 +4,7 @@ from stablenet.linear.adjoints import fold_product
 from stablenet.linear.convolution import Conv1d, Conv2d, Conv3d
 from stablenet.linear.dense import Dense
 from stablenet.linear.polyphase import PolyphaseConv2d
-from stablenet.linear.protocol import LinearMap, Strips, Tracker, WeightedMap, block_map
+from stablenet.linear.protocol import Frame, LinearMap, Rotation, Strips, Tracker, WeightedMap, block_map, parseval
 from stablenet.linear.strips import in_strips
 
 __all__ = [
@@ -12,12 +12,15 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "Dense",
+    "Frame",
     "LinearMap",
     "PolyphaseConv2d",
+    "Rotation",
     "Strips",
     "Tracker",
     "WeightedMap",
     "block_map",
     "fold_product",
     "in_strips",
+    "parseval",
 ]

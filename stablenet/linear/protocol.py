@@ -1,6 +1,7 @@
 """What a linear map of a block is: it answers for its kernel, its adjoint, its strips and for how its norm is followed.
 
-Source: adjoints are transposed convolutions (docs/theorems.md, N3); the norm bounds are `stablenet.spectral`.
+Source: adjoints are transposed convolutions (docs/theorems.md, N3); the norm bounds are `stablenet.spectral`. Maps without a
+weight, frames and rotations, answer for D D^T = I.
 """
 
 from __future__ import annotations
@@ -91,6 +92,55 @@ block_map: Rules[WeightedMap] = Rules(
     "known are {known}; @stablenet.linear.block_map({name}) says that another has an exact adjoint",
 )
 """Maps whose `adjoint` is the transpose of their `forward`, by exact class; a rule gives the module back, or refuses it."""
+
+
+class Frame(Protocol):
+    """D, a map without weights from `size` to `dimension` features, size >= dimension, with D D^T = I (a Parseval frame).
+
+    axis : where the features lie, -1 for vectors (..., features), 1 for images (batch, features, height, width).
+    """
+
+    dimension: int
+    size: int
+    axis: int
+
+    @property
+    def coherence(self) -> float:
+        """The largest |cosine| of two columns."""
+        ...
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """D y."""
+        ...
+
+    def adjoint(self, u: Tensor) -> Tensor:
+        """D^T u."""
+        ...
+
+    def dense(self) -> Tensor:
+        """D as a matrix (dimension, size)."""
+        ...
+
+
+class Rotation(Protocol):
+    """R with R^T R = R R^T = I over the axis of its `dimension` features, fixed or learned."""
+
+    dimension: int
+    axis: int
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def adjoint(self, u: Tensor) -> Tensor:
+        """R^T u."""
+        ...
+
+
+parseval: Rules[float] = Rules(
+    "proof of D D^T = I",
+    NotCertified,
+    "known are {known}; @stablenet.linear.parseval({name}) says how far D D^T is from I, and that `adjoint` is D^T",
+)
+"""An upper bound of |D D^T - I| of frames and rotations by exact class: 0 by construction, measured for a matrix as given."""
 
 
 def require_positive(**values: int) -> None:
