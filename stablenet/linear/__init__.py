@@ -1,5 +1,6 @@
-"""Linear maps with an exact adjoint and norm bounds: dense, convolutions in one to three axes, polyphase convolutions."""
+"""Linear maps with an exact adjoint and norm bounds: dense, convolutions, polyphase convolutions, Parseval frames."""
 
+from stablenet.linear import frames
 from stablenet.linear.adjoints import fold_product
 from stablenet.linear.convolution import Conv1d, Conv2d, Conv3d
 from stablenet.linear.dense import Dense
@@ -21,6 +22,7 @@ __all__ = [
     "WeightedMap",
     "block_map",
     "fold_product",
+    "frames",
     "in_strips",
     "parseval",
 ]

@@ -1,0 +1,22 @@
+"""The norm of the frames that are Parseval by construction: |D| = 1 and D D^T = I, for the exact map.
+
+Source: docs/theorems.md, O1; nothing of these frames learns or is loaded.
+"""
+
+from __future__ import annotations
+
+from stablenet import spectral
+from stablenet.linear.frames.dct import DCT
+from stablenet.linear.frames.dft import DFT
+from stablenet.linear.frames.hadamard import Hadamard
+from stablenet.linear.isometry import defect
+
+
+@spectral.bound(DFT, Hadamard, DCT)
+def _bound(frame: DFT | Hadamard | DCT) -> float:
+    return 1.0
+
+
+@defect(DFT, Hadamard, DCT)
+def _defect(frame: DFT | Hadamard | DCT) -> float:
+    return 0.0

@@ -1,0 +1,29 @@
+"""Every Parseval frame, with the shape of what it takes (batch excluded)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from stablenet.linear import frames
+
+FRAMES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "dft": (lambda: frames.DFT(16, 64), (64,)),
+    "dft-odd": (lambda: frames.DFT(6, 30, [0, 4, 13]), (30,)),
+    "dft-subgroup": (lambda: frames.DFT(12, 62, "subgroup"), (62,)),
+    "dft-square": (lambda: frames.DFT(8, 8), (8,)),
+    "hadamard": (lambda: frames.Hadamard(20, 128), (128,)),
+    "hadamard-small": (lambda: frames.Hadamard(5, 16, generator=torch.Generator().manual_seed(3)), (16,)),
+    "hadamard-one": (lambda: frames.Hadamard(1, 1), (1,)),
+    "dct": (lambda: frames.DCT(9, 24), (24,)),
+    "dct-high": (lambda: frames.DCT(20, 24), (24,)),
+    "dct-odd": (lambda: frames.DCT(11, 15), (15,)),
+    "dct-square": (lambda: frames.DCT(12, 12), (12,)),
+    "dct-one": (lambda: frames.DCT(1, 1), (1,)),
+    "haar": (lambda: frames.Haar(7, 18), (18,)),
+    "dense": (lambda: frames.Dense(torch.linalg.qr(torch.randn(9, 4, dtype=torch.float64)).Q.T), (9,)),
+    "pointwise": (lambda: frames.Pointwise(frames.DFT(4, 12)), (12, 5, 3)),
+    "pointwise-dense": (lambda: frames.Pointwise(frames.Haar(3, 8)), (8, 2, 6)),
+}
