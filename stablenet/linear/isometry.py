@@ -1,4 +1,4 @@
-"""How far a map is from a Parseval frame or a rotation: upper bounds of |A A^T - I|, by exact class.
+"""How far a matrix is from a Parseval frame or a rotation: an upper bound of |A A^T - I|, and a gate.
 
 Source: a sum of n products is off by at most gamma_n |a| |b| [Higham2002, section 3.1]; docs/theorems.md, O1.
 """
@@ -12,16 +12,7 @@ import torch
 from torch import Tensor
 
 from stablenet import spectral
-from stablenet.certificate import NotCertified
 from stablenet.rounding import UNIT_ROUNDOFF, dot_product_margin, round_up
-from stablenet.rules import Rules
-
-defect: Rules[float] = Rules(
-    "bound of |A A^T - I|",
-    NotCertified,
-    "known are {known}; @stablenet.linear.isometry.defect({name}) registers another",
-)
-"""An upper bound of |A A^T - I| of a frame or rotation A: 0 where A A^T = I holds by construction, for the exact map."""
 
 TOLERANCE = 1e-5
 """The largest |A A^T - I| of a matrix that is taken for a Parseval frame or a rotation: float32 leaves some 1e-6."""

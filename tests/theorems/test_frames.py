@@ -10,12 +10,11 @@ from torch import Tensor
 
 import stablenet
 from stablenet import spectral
-from stablenet.linear import frames
+from stablenet.linear import frames, parseval
 from stablenet.linear.frames.columns import largest_cosine
-from stablenet.linear.isometry import defect
 from tests.inventory.frames import FRAMES
 
-EXACT = [name for name in FRAMES if defect.of(FRAMES[name][0]()) == 0]
+EXACT = [name for name in FRAMES if parseval.of(FRAMES[name][0]()) == 0]
 
 
 def along(frame: torch.nn.Module, matrix: Tensor, y: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ def test_the_defect_of_a_matrix_is_above_the_truth(name):
         for i, r in enumerate(rows)
     ]
     truth = float(torch.linalg.matrix_norm(torch.tensor(exact, dtype=torch.float64), 2))
-    assert truth <= defect.of(frame) <= truth + 1e-12
+    assert truth <= parseval.of(frame) <= truth + 1e-12
 
 
 @pytest.mark.parametrize("name", FRAMES)

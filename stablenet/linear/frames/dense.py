@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from stablenet import spectral
 from stablenet.linear.frames.columns import largest_cosine, require_sizes
-from stablenet.linear.isometry import defect, matrix_defect, norm_bound, require_isometry
+from stablenet.linear.isometry import matrix_defect, norm_bound, require_isometry
 from stablenet.linear.products import Table, require_features
+from stablenet.linear.protocol import parseval
 
 
 class _Stored(nn.Module):
@@ -89,6 +90,6 @@ def _bound(frame: _Stored) -> float:
     return norm_bound(frame.matrix.current())
 
 
-@defect(Dense, Haar)
+@parseval(Dense, Haar)
 def _defect(frame: _Stored) -> float:
     return matrix_defect(frame.matrix.current())

@@ -9,7 +9,7 @@ from stablenet import spectral
 from stablenet.linear.frames.dct import DCT
 from stablenet.linear.frames.dft import DFT
 from stablenet.linear.frames.hadamard import Hadamard
-from stablenet.linear.isometry import defect
+from stablenet.linear.protocol import parseval
 
 
 @spectral.bound(DFT, Hadamard, DCT)
@@ -17,6 +17,6 @@ def _bound(frame: DFT | Hadamard | DCT) -> float:
     return 1.0
 
 
-@defect(DFT, Hadamard, DCT)
+@parseval(DFT, Hadamard, DCT)
 def _defect(frame: DFT | Hadamard | DCT) -> float:
     return 0.0

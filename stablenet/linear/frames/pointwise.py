@@ -12,8 +12,8 @@ from stablenet.linear.frames.dct import DCT
 from stablenet.linear.frames.dense import Dense, Haar
 from stablenet.linear.frames.dft import DFT
 from stablenet.linear.frames.hadamard import Hadamard
-from stablenet.linear.isometry import defect
 from stablenet.linear.products import require_features
+from stablenet.linear.protocol import parseval
 
 VectorFrame = DFT | Hadamard | DCT | Dense | Haar
 
@@ -66,6 +66,6 @@ def _bound(frame: Pointwise) -> float:
     return spectral.upper_bound(frame.frame)
 
 
-@defect(Pointwise)
+@parseval(Pointwise)
 def _defect(frame: Pointwise) -> float:
-    return defect.of(frame.frame)
+    return parseval.of(frame.frame)
