@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stablenet.images.photographs import Items, add_noise, as_image
 from stablenet.images.quality import psnr
+from stablenet.networks import Guided
 
 
 class ImageDenoiser(Protocol):
@@ -24,6 +25,17 @@ class ImageDenoiser(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def __call__(self, x: Tensor, sigma: float | Tensor, /) -> Tensor: ...
+
+
+class OwnGuide(nn.Module):
+    """A guided denoiser whose guides are its own estimates (`Guided.denoise`): of this map of the image no theorem speaks."""
+
+    def __init__(self, guided: Guided) -> None:
+        super().__init__()
+        self.guided, self.channels = guided, guided.channels
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.guided.denoise(x, sigma)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""`stablenet train denoiser | ridge | classifier`: data in, weights with their card out."""
+"""`stablenet train denoiser | ridge | guided | classifier`: data in, weights with their card out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stablenet.images.photographs import BundledPhotographs, FolderImages
 from stablenet.images.sources import LabeledSource
 from stablenet.training import classifier, denoiser
 from stablenet.training.devices import fabric_on
-from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, RidgeRecipe, recipe_of_card
+from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, GuidedRecipe, RidgeRecipe, recipe_of_card
 from stablenet.training.session import Session
 from stablenet.weights import load, read_card
 
@@ -55,7 +55,7 @@ class OnPhotographs:
         if self.devices < 1 or self.validation_count < 1:
             raise ValueError(f"devices and validation_count must be >= 1, got {self.devices}, {self.validation_count}")
 
-    def session_of(self, recipe: DenoiserRecipe | RidgeRecipe, *, fused: bool = False) -> Session:
+    def session_of(self, recipe: denoiser.Photographic, *, fused: bool = False) -> Session:
         """The run, with its images read."""
         fabric, channels = fabric_on(self.device, self.devices), recipe.architecture.channels
         images, source = open_images(self.data, channels, self.exclude), {}
@@ -97,6 +97,24 @@ class TrainRidge(OnPhotographs):
     output: Path = Path("runs/ridge")
     name: str = "ridge"
     recipe: Annotated[RidgeRecipe, FLAT] = field(default_factory=RidgeRecipe)
+
+    def session(self) -> Session:
+        """The run, with its images read."""
+        return self.session_of(self.recipe)
+
+    def run(self) -> Path:
+        """Train; returns the path of the weights."""
+        return self.session().run()
+
+
+@dataclass(frozen=True)
+class TrainGuided(OnPhotographs):
+    """Train the network that weighs the features of a ridge potential by a guide. A killed run continues from its last
+    checkpoint and ends with the same weights."""
+
+    output: Path = Path("runs/guided")
+    name: str = "guided"
+    recipe: Annotated[GuidedRecipe, FLAT] = field(default_factory=GuidedRecipe)
 
     def session(self) -> Session:
         """The run, with its images read."""
@@ -175,7 +193,7 @@ class TrainClassifier:
         return self.session().run()
 
 
-Command = TypeVar("Command", TrainDenoiser, TrainRidge, TrainClassifier)
+Command = TypeVar("Command", TrainDenoiser, TrainRidge, TrainGuided, TrainClassifier)
 
 
 def parse(kind: type[Command], arguments: Sequence[str], *, prog: str | None = None) -> Command:
@@ -192,7 +210,7 @@ def parse(kind: type[Command], arguments: Sequence[str], *, prog: str | None = N
     return tyro.cli(kind, prog=prog, args=arguments, registry=REGISTRY, default=default)
 
 
-TRAININGS = {"denoiser": TrainDenoiser, "ridge": TrainRidge, "classifier": TrainClassifier}
+TRAININGS = {"denoiser": TrainDenoiser, "ridge": TrainRidge, "guided": TrainGuided, "classifier": TrainClassifier}
 
 
 def run_training(arguments: Sequence[str]) -> None:

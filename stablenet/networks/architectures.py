@@ -89,6 +89,24 @@ class RidgeArchitecture:
 
 
 @dataclass(frozen=True)
+class GuidedShape:
+    """The shape of the network that weighs the features of a potential, and of the images.
+
+    Parameters
+    ----------
+    channels, max_noise_level : those of the potential.
+    width : channels of the network; dilations : of its convolutions of 3 x 3 cells, one layer each.
+    steepest : the largest weight.
+    """
+
+    channels: int = 1
+    width: int = 128
+    dilations: tuple[int, ...] = (1, 2, 4, 2, 1)
+    steepest: float = 64.0
+    max_noise_level: float = 50 / 255
+
+
+@dataclass(frozen=True)
 class ClassifierShape:
     """The shape of a `Classifier`, images and classes aside.
 

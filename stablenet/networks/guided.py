@@ -16,6 +16,7 @@ from torch.nn import functional
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
 from stablenet.certificate import rule as certificate_rule
 from stablenet.networks.checks import check_image, checked_levels, require_fixed
+from stablenet.networks.implicit import ImplicitResolvent
 from stablenet.networks.reweighted import Reweighted
 from stablenet.networks.ridge import Ridge
 
@@ -42,27 +43,30 @@ class Guidance:
 
 
 class Weighing(nn.Module):
-    """log(1 + |features|/s) and the noise level to weights in (0, steepest): a residual network on cells of 2 x 2 pixels."""
+    """Features v = W g/s and the noise level to weights in (0, steepest): a residual network on cells of 2 x 2 pixels."""
 
     def __init__(self, features: int, width: int, dilations: tuple[int, ...], steepest: float) -> None:
         super().__init__()
         self.steepest = steepest
-        self.inp = nn.Conv2d(features + 1, width, 1)
+        self.inp = nn.Conv2d(2 * features + 1, width, 1)
         self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in dilations)
         self.out = nn.Conv2d(width, features, 1)
         nn.init.zeros_(self.out.weight)
         if self.out.bias is not None:
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, magnitude: Tensor, weight: Tensor, levels: Tensor) -> Tensor:
-        """(batch, features, rows, columns), steepest sigmoid(logit(weight/steepest) + what was learned)."""
-        loudness = torch.log((levels + 1e-7) / REFERENCE)[:, None, None, None]
-        known = loudness.expand(len(magnitude), 1, *magnitude.shape[2:])
-        hidden = self.inp(torch.cat([torch.log1p(magnitude), known], 1))
+    def forward(self, v: Tensor, weight: Tensor, levels: Tensor) -> Tensor:
+        """(batch, features, rows, columns), steepest sigmoid(logit(weight/steepest) + what was learned).
+
+        The network sees log(1 + |v|), with and without the sign of v.
+        """
+        loudness = torch.log((levels + 1e-7) / REFERENCE)[:, None, None, None].expand(len(v), 1, *v.shape[2:])
+        size = torch.log1p(v.abs())
+        hidden = self.inp(torch.cat([size, torch.copysign(size, v), loudness], 1))
         for layer in self.body:
             hidden = hidden + layer(functional.relu(hidden))
         share = (weight / self.steepest).clamp(SMALLEST, LARGEST)
-        return self.steepest * torch.sigmoid(torch.logit(share) + self.out(functional.relu(hidden)))
+        return self.steepest * torch.sigmoid(torch.logit(share) + self.out(functional.relu(hidden)).to(share.dtype))
 
 
 class Guided(nn.Module):
@@ -108,11 +112,16 @@ class Guided(nn.Module):
         check_image(self, guide, self.ridge.kernels.dtype)
         levels = checked_levels(sigma, guide, self.max_noise_level)
         with torch.no_grad():
-            magnitude, weight = self.ridge.level(guide, levels).looked_at(guide)
-            shape = magnitude.shape
-            seen = (t.flatten(3).permute(0, 3, 1, 2) for t in (magnitude, weight))
-            found = self.weighing(*seen, levels).permute(0, 2, 3, 1).reshape(shape)
+            found = self.weights(guide, levels)
             return Reweighted(self.ridge.bank(), found, (guide.shape[-2], guide.shape[-1]), levels)
+
+    def weights(self, guide: Tensor, levels: Tensor) -> Tensor:
+        """m (batch, rows, columns, 4, 4 filters) of cells, differentiable in the weights of the network that sets them."""
+        with torch.no_grad(), torch.autocast(guide.device.type, enabled=False):
+            v, weight = self.ridge.level(guide, levels).looked_at(guide)
+        shape = v.shape
+        seen = (t.flatten(3).permute(0, 3, 1, 2) for t in (v, weight))
+        return self.weighing(*seen, levels).permute(0, 2, 3, 1).reshape(shape)
 
     @torch.no_grad()
     def denoise(self, y: Tensor, sigma: float | Tensor, *, refreshes: int = 2) -> Tensor:
@@ -123,7 +132,7 @@ class Guided(nn.Module):
         return guide
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None, *, guide: Tensor | None = None) -> Tensor:
-        """D_guide(x, sigma).
+        """D_guide(x, sigma); while gradients are recorded, differentiable in x and in the network that sets the weights.
 
         Raises
         ------
@@ -131,6 +140,12 @@ class Guided(nn.Module):
         """
         if guide is None or sigma is None:
             raise ValueError("a guided denoiser needs a guide: prepare(guide, sigma) gives the denoiser of an iteration")
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.weighing.parameters()):
+            require_fixed(guide)
+            check_image(self, x, self.ridge.kernels.dtype)
+            found = self.weights(guide, checked_levels(sigma, guide, self.max_noise_level))
+            half = torch.is_autocast_enabled(x.device.type)
+            return ImplicitResolvent.apply(x, self.ridge.bank().detach(), found, half)
         return self.prepare(guide, sigma)(x)
 
 

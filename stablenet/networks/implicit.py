@@ -1,7 +1,8 @@
-"""Derivatives of a ridge potential's proximal map by the implicit function theorem: one linear system, no unrolling.
+"""Derivatives of proximal maps by the implicit function theorem: one linear system, no unrolling.
 
 Source: x = prox_R(y; w) has x - y + grad R(x; w) = 0, so dx = (I + Hess R)^(-1) (dy - d_w grad R(x)) (docs/theorems.md, V2);
-the system is solved by conjugate gradients, as I + Hess R >= (1 - M) I.
+the system is solved by conjugate gradients, as I + Hess R >= (1 - M) I. For R = <W x, m W x>/2 it is the same I + W^T m W both
+ways, and dR along v in m is (W v)(W x) (V3).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from stablenet.potential import Potential
 
 TOLERANCE = 1e-2
 ITERATIONS = 10
+RESOLVENT = (3e-3, 30)
+"""Tolerance and iterations of a resolvent in training."""
 
 
 class ImplicitProx(torch.autograd.Function):
@@ -58,6 +61,44 @@ class ImplicitProx(torch.autograd.Function):
         return v, *torch.autograd.grad(along, (bank, bends, scales)), None, None, None, None
 
 
+class ImplicitResolvent(torch.autograd.Function):
+    """(I + W^T m W)^(-1) y, differentiable in y and in the weights m (batch, rows, columns, 4, 4 filters) of cells.
+
+    half : products in bfloat16, as `Level` says.
+    """
+
+    @staticmethod
+    def forward(context: Any, y: Tensor, bank: Tensor, weights: Tensor, half: bool = False) -> Tensor:
+        level = _linear(bank, y, half)
+        x = y - conjugate_gradients(_shifted(level, weights), _weighed(level, weights, y), *RESOLVENT)
+        context.save_for_backward(x, bank, weights)
+        context.half = half
+        return x
+
+    @staticmethod
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, bank, weights = context.saved_tensors
+        level = _linear(bank, x, context.half)
+        v = conjugate_gradients(_shifted(level, weights), grad)
+        inside = level.inside(x)
+        u, w = (features(level.wide(image), level.matrix, level.kernel_size) * inside for image in (x, v))
+        return v, None, -u * w, None
+
+
+def _linear(bank: Tensor, x: Tensor, half: bool) -> Level:
+    """The products of a bank alone."""
+    nothing = bank.new_zeros(len(bank) // 4, 1)
+    return Level(bank, nothing, nothing.T + 1, (x.shape[-2], x.shape[-1]), half=half)
+
+
+def _weighed(level: Level, weights: Tensor, x: Tensor) -> Tensor:
+    return level.mapped(x, lambda rows, u: u.mul_(weights[:, rows]))
+
+
+def _shifted(level: Level, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda p: p + _weighed(level, weights, p)
+
+
 def _pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, scales: Tensor) -> Tensor:
     """<v, grad R(x)> = <W v, s phi(W x/s)>, differentiable in the weights."""
     matrix, size = product_matrix(bank).to(level.matrix.dtype), bank.shape[-1]
@@ -68,16 +109,20 @@ def _pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, sc
 
 
 @torch.no_grad()
-def conjugate_gradients(operator: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
-    """x with operator(x) = right up to TOLERANCE, or after ITERATIONS, each image by itself; the operator is positive."""
+def conjugate_gradients(
+    operator: Callable[[Tensor], Tensor], right: Tensor, tolerance: float | None = None, iterations: int | None = None
+) -> Tensor:
+    """x with operator(x) = right up to a relative tolerance, or after so many iterations (none: TOLERANCE, ITERATIONS), each
+    image by itself; the operator is positive."""
+    tolerance, iterations = tolerance or TOLERANCE, iterations or ITERATIONS
     x, residual, direction = torch.zeros_like(right), right, right
     size = first = _inner(residual, residual)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         image = operator(direction)
         rate = size / _inner(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
         x, residual = x + rate * direction, residual - rate * image
         new = _inner(residual, residual)
-        if bool((new <= TOLERANCE**2 * first).all()):
+        if bool((new <= tolerance**2 * first).all()):
             break
         direction, size = residual + new / size.clamp_min(torch.finfo(right.dtype).tiny) * direction, new
     return x

@@ -92,14 +92,14 @@ class Level:
         return lambda v: self.mapped(v, lambda rows, u: u.mul_(kept[rows.start]))
 
     def looked_at(self, guide: Tensor) -> tuple[Tensor, Tensor]:
-        """|v| and phi(v)/v at v = W guide/s, (batch, rows, columns, 4, 4 filters): what a guide says of the features."""
+        """v and phi(v)/v at v = W guide/s, (batch, rows, columns, 4, 4 filters): what a guide says of the features."""
         shown: dict[int, tuple[Tensor, Tensor]] = {}
 
         def look(rows: slice, u: Tensor) -> Tensor:
-            v = u.div_(self.scales).abs()
+            v = u / self.scales
             shown[rows.start] = v, profiles.weight(v, self.bends)
             return torch.zeros_like(u)
 
         self.mapped(guide, look)
-        magnitude, weight = (torch.cat(parts, 1) for parts in zip(*(shown[k] for k in sorted(shown)), strict=True))
-        return magnitude, weight
+        v, weight = (torch.cat(parts, 1) for parts in zip(*(shown[k] for k in sorted(shown)), strict=True))
+        return v, weight

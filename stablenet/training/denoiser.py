@@ -1,4 +1,4 @@
-"""How denoisers and ridge potentials are trained: patches with noise, the loss of the recipe, mean PSNR as validation.
+"""How denoisers, potentials and guides are trained: patches with noise, the loss of the recipe, mean PSNR as validation.
 
 Source: the shared loop (training/loop.py); the recipe in a checkpoint's header and card is one dataclass.
 """
@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from stablenet.activations import fuse
 from stablenet.bundled import weights_path
-from stablenet.evaluation import ImageDenoiser, evaluate
+from stablenet.evaluation import ImageDenoiser, OwnGuide, evaluate
 from stablenet.images.photographs import Items, add_noise, random_patches, some_flat
 from stablenet.networks.denoiser import Denoiser
+from stablenet.networks.guided import Guidance, Guided
 from stablenet.networks.ridge import Ridge
 from stablenet.training import fingerprint
 from stablenet.training.devices import fabric_on
 from stablenet.training.loop import Objective, StepReport, Task, fit
 from stablenet.training.patches import PatchRecipe
 from stablenet.training.precision import settle
-from stablenet.training.recipe import DenoiserRecipe, RidgeRecipe
+from stablenet.training.recipe import DenoiserRecipe, GuidedRecipe, RidgeRecipe
 from stablenet.training.records import logged
 from stablenet.weights import load
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def initial(recipe: DenoiserRecipe | RidgeRecipe) -> Denoiser | Ridge:
+Photographic = DenoiserRecipe | RidgeRecipe | GuidedRecipe
+
+
+def initial(recipe: Photographic) -> Denoiser | Ridge | Guided:
     """The network that training begins with; the global generator stays as it was.
 
     Raises
@@ -41,6 +45,8 @@ def initial(recipe: DenoiserRecipe | RidgeRecipe) -> Denoiser | Ridge:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
+        if isinstance(recipe, GuidedRecipe):
+            return _guided(recipe)
         return _ridge(recipe) if isinstance(recipe, RidgeRecipe) else _denoiser(recipe)
 
 
@@ -60,8 +66,17 @@ def _ridge(recipe: RidgeRecipe) -> Ridge:
     return source.grown(recipe.architecture).requires_grad_(True)
 
 
+def _guided(recipe: GuidedRecipe) -> Guided:
+    assert recipe.start is not None
+    a, ridge = recipe.architecture, cast(Ridge, load(weights_path(recipe.start), kind="ridge"))
+    for name in ("channels", "max_noise_level"):
+        if getattr(a, name) != getattr(ridge, name):
+            raise ValueError(f"{recipe.start} has {name} {getattr(ridge, name)}, the recipe {getattr(a, name)}: give the same")
+    return Guided(Guidance(ridge.requires_grad_(False), a.width, a.dilations, a.steepest))
+
+
 def train(
-    recipe: DenoiserRecipe | RidgeRecipe,
+    recipe: Photographic,
     dataset: Items,
     validation: Items,
     folder: Path,
@@ -83,11 +98,12 @@ def train(
     fabric = fabric or fabric_on("auto")
     fabric.launch()
     model = initial(recipe) if model is None else model
-    fuse(model, fused and not isinstance(model, Ridge) and _can_compile())
+    fuse(model, fused and isinstance(model, Denoiser) and _can_compile())
     levels = (5 / 255, 15 / 255, 25 / 255, 50 / 255) if recipe.noise_level is None else (recipe.noise_level,)
 
     def validate(average: nn.Module) -> dict[str, float]:
         fuse(average, False)
+        average = OwnGuide(average) if isinstance(average, Guided) else average
         return {f"psnr_{round(255 * k)}": v for k, v in evaluate(cast(ImageDenoiser, average), validation, levels).items()}
 
     task = Task(
@@ -111,10 +127,21 @@ def _objective(recipe: PatchRecipe, dataset: Items, device: torch.device) -> Obj
         noisy = add_noise(clean, level, generator)
         clean, noisy, level = (t.to(device) for t in (clean, noisy, level))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision.half):
-            restored = network(noisy, level)
-        return recipe.loss(restored.float(), clean, level)
+            found = _refreshed(network, noisy, level, recipe) if isinstance(recipe, GuidedRecipe) else [network(noisy, level)]
+        return torch.stack([recipe.loss(restored.float(), clean, level) for restored in found]).mean()
 
     return loss
+
+
+def _refreshed(network: nn.Module, noisy: Tensor, level: Tensor, recipe: GuidedRecipe) -> list[Tensor]:
+    """The estimate after each refresh of the guide, which is held fixed in the derivatives too."""
+    with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
+        guide = cast(Guided, network).ridge(noisy, level)
+    found = []
+    for _ in range(recipe.refreshes):
+        found.append(network(noisy, level, guide=guide))
+        guide = found[-1].detach().float()
+    return found
 
 
 def _can_compile() -> bool:

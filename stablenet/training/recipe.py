@@ -17,6 +17,7 @@ from stablenet.networks.architectures import (
     ClassifierArchitecture,
     ClassifierShape,
     DenoiserArchitecture,
+    GuidedShape,
     RidgeArchitecture,
 )
 from stablenet.training.losses import LOSSES
@@ -93,6 +94,41 @@ class RidgeRecipe(PatchRecipe):
         return _read(RidgeRecipe, RidgeArchitecture, text)
 
 
+GUIDED_SCHEDULE = LearningSchedule(
+    4000, learning_rate=1e-3, kernel_rate=1.0, warmup_steps=100, average_decay=0.998, validate_every=500, gradient_clip=0.01
+)
+
+
+@dataclass(frozen=True)
+class GuidedRecipe(PatchRecipe):
+    """Everything that determines a trained `Guided`, data aside. `start` is the potential, which stays as it is."""
+
+    architecture: Annotated[GuidedShape, tyro.conf.arg(name="")] = GuidedShape()
+    start: str | None = "ridge-gray"
+    refreshes: int = 2
+    """How often the guide is taken anew: the potential's own estimate, then each result; all of them are in the loss."""
+    patch_size: int = 64
+    batch_size: int = 8
+    stratified: bool = True
+    schedule: LearningSchedule = GUIDED_SCHEDULE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start is None or self.refreshes < 1:
+            raise ValueError(
+                f"a guided denoiser starts from a potential and has refreshes >= 1, got {self.start}, {self.refreshes}"
+            )
+
+    def to_json(self) -> str:
+        """The recipe as a card and a checkpoint hold it."""
+        return _written(self)
+
+    @staticmethod
+    def from_json(text: str) -> GuidedRecipe:
+        """The recipe of a card or a checkpoint."""
+        return _read(GuidedRecipe, GuidedShape, text)
+
+
 SCHEDULE = LearningSchedule(
     2000,
     learning_rate=3e-3,
@@ -156,10 +192,10 @@ class ClassifierRecipe:
         return _read(ClassifierRecipe, ClassifierShape, text)
 
 
-Kind = TypeVar("Kind", DenoiserRecipe, RidgeRecipe, ClassifierRecipe)
+Kind = TypeVar("Kind", DenoiserRecipe, RidgeRecipe, GuidedRecipe, ClassifierRecipe)
 
 
-def _written(recipe: DenoiserRecipe | RidgeRecipe | ClassifierRecipe) -> str:
+def _written(recipe: DenoiserRecipe | RidgeRecipe | GuidedRecipe | ClassifierRecipe) -> str:
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values |= {"architecture": write_fields(recipe.architecture), "schedule": asdict(recipe.schedule)}
     return json.dumps(values, sort_keys=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stablenet.images.labeled import LabeledImages
-from stablenet.networks.architectures import ClassifierShape, DenoiserArchitecture, RidgeArchitecture
+from stablenet.networks.architectures import ClassifierShape, DenoiserArchitecture, GuidedShape, RidgeArchitecture
 from stablenet.training.checkpoint import read
 from stablenet.training.denoiser import train
-from stablenet.training.recipe import SCHEDULE, ClassifierRecipe, DenoiserRecipe, RidgeRecipe
+from stablenet.training.recipe import SCHEDULE, ClassifierRecipe, DenoiserRecipe, GuidedRecipe, RidgeRecipe
 from stablenet.training.schedule import LearningSchedule
 
 STEPS = 12
@@ -57,6 +57,13 @@ def ridge_recipe(**change: object) -> RidgeRecipe:
     schedule = LearningSchedule(STEPS, learning_rate=0.05, warmup_steps=1, validate_every=4, checkpoint_every=3)
     values = {"filters": 2, "kernel_size": 5, "patch_size": 16, "batch_size": 2, "precision": "32-true", "schedule": schedule}
     return composed(RidgeRecipe, RidgeArchitecture, {**values, **change})
+
+
+def guided_recipe(**change: object) -> GuidedRecipe:
+    """A network of one layer; `start` names the potential."""
+    schedule = LearningSchedule(STEPS, learning_rate=0.02, warmup_steps=1, validate_every=4, checkpoint_every=3)
+    values = {"width": 4, "dilations": (1,), "patch_size": 16, "batch_size": 2, "precision": "32-true", "schedule": schedule}
+    return composed(GuidedRecipe, GuidedShape, {**values, **change})
 
 
 def run_denoiser(

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from stablenet.networks import RidgeArchitecture, implicit, ridge
+from stablenet.networks.implicit import ImplicitResolvent
+from stablenet.networks.reweighted import Reweighted
 from tests.inventory.potentials import SHAPES, wild_ridge
 
 SIGMA = 0.1
@@ -53,6 +55,30 @@ def test_products_in_bfloat16_round_differences_and_not_brightness(channels):
     for one, two, three in zip(exact, dark, bright, strict=True):
         assert float((two - one).norm()) < 0.05 * float(one.norm())
         assert float((three - two).norm()) < 0.04 * float(two.norm())
+
+
+@pytest.mark.parametrize("name", ["weakly-convex", "color"])
+def test_a_resolvent_against_differences(name, monkeypatch):
+    """Odd sides too, where cells hold features of no pixel."""
+    monkeypatch.setattr(implicit, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(implicit, "ITERATIONS", 400)
+    monkeypatch.setattr(implicit, "RESOLVENT", (1e-12, 400))
+    module = wild_ridge(SHAPES[name]).double()
+    generator = torch.Generator().manual_seed(0)
+    y = torch.rand(2, module.channels, 7, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    m = torch.rand(2, 4, 3, 4, 4 * module.architecture.filters, generator=generator, dtype=torch.float64).mul_(9)
+    m.requires_grad_(True)
+    direction, along = (torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in (y, m))
+    (direction * ImplicitResolvent.apply(y, module.bank(), m)).sum().backward()
+    exact = Reweighted(module.bank(), m.detach(), (7, 6), torch.full((2,), SIGMA)).denoise(y.detach(), accuracy=1e-11).image
+    assert torch.allclose(ImplicitResolvent.apply(y, module.bank(), m), exact, atol=1e-8)
+    for value, step in ((y, direction), (m, along)):
+        ends = []
+        for sign in (1, -1):
+            moved = {id(y): y.detach(), id(m): m.detach()}
+            moved[id(value)] = moved[id(value)] + sign * 1e-5 * step
+            ends.append(float((direction * ImplicitResolvent.apply(moved[id(y)], module.bank(), moved[id(m)])).sum()))
+        assert float((value.grad * step).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-7)
 
 
 def test_what_inference_kept_serves_training():
