@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 KNOTS = (0.0, 5 / 255, 15 / 255, 25 / 255, 35 / 255, 50 / 255)
 """Noise levels at which networks keep parameters, where the largest level is 50/255."""
@@ -68,3 +68,9 @@ def require_fixed(guide: Tensor) -> None:
     """Refuse a guide through which a gradient would flow back to what it was made of."""
     if guide.requires_grad:
         raise ValueError("the guide requires a gradient, so it would follow x: pass guide.detach(), and hold it fixed")
+
+
+def is_recorded(module: nn.Module, *inputs: object) -> bool:
+    """Whether what the module computes of these inputs will be differentiated: gradients are on, and something wants one."""
+    wanted = (t for t in (*inputs, *module.parameters()) if isinstance(t, Tensor))
+    return torch.is_grad_enabled() and any(t.requires_grad for t in wanted)

@@ -22,7 +22,7 @@ from stablenet.interlayers import IsometricLift
 from stablenet.linear import Conv2d, PolyphaseConv2d
 from stablenet.linear.spreading import one_thread_a_kernel
 from stablenet.networks.architectures import DenoiserArchitecture
-from stablenet.networks.checks import KNOTS, check_image, checked_levels, interpolation
+from stablenet.networks.checks import KNOTS, check_image, checked_levels, interpolation, is_recorded
 from stablenet.networks.frame import initial_kernels
 from stablenet.networks.growth import Growth, merged, reach, shares
 from stablenet.rules import require_unaltered
@@ -151,9 +151,9 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         check_image(self, x, self.log_scales.dtype)
         levels = checked_levels(sigma, x, self.max_noise_level)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or is_recorded(self, x, sigma):
             return self._restored(x, levels)
-        with one_thread_a_kernel():  # the strips of the blocks have the threads
+        with torch.no_grad(), one_thread_a_kernel():  # the strips of the blocks have the threads
             return self._restored(x, levels)
 
     def _restored(self, x: Tensor, levels: Tensor) -> Tensor:

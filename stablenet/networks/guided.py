@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
 from stablenet.certificate import rule as certificate_rule
-from stablenet.networks.checks import check_image, checked_levels, require_fixed
+from stablenet.networks.checks import check_image, checked_levels, is_recorded, require_fixed
 from stablenet.networks.implicit import ImplicitResolvent
 from stablenet.networks.reweighted import Reweighted
 from stablenet.networks.ridge import Ridge
@@ -140,7 +140,7 @@ class Guided(nn.Module):
         """
         if guide is None or sigma is None:
             raise ValueError("a guided denoiser needs a guide: prepare(guide, sigma) gives the denoiser of an iteration")
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.weighing.parameters()):
+        if is_recorded(self.weighing, x):
             require_fixed(guide)
             check_image(self, x, self.ridge.kernels.dtype)
             found = self.weights(guide, checked_levels(sigma, guide, self.max_noise_level))

@@ -17,7 +17,7 @@ from stablenet.certificate import rule as certificate_rule
 from stablenet.linear.mirrored import with_flips
 from stablenet.networks import profiles
 from stablenet.networks.architectures import RidgeArchitecture
-from stablenet.networks.checks import KNOTS, check_image, checked_levels, interpolation, require_fixed
+from stablenet.networks.checks import KNOTS, check_image, checked_levels, interpolation, is_recorded, require_fixed
 from stablenet.networks.implicit import ImplicitProx
 from stablenet.networks.level import Level
 from stablenet.networks.proximal_point import proximal_map
@@ -133,7 +133,7 @@ class Ridge(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """prox_R(x); while gradients are recorded, differentiable in x and in the weights by the implicit function theorem."""
-        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+        if is_recorded(self, x):
             half = torch.is_autocast_enabled(x.device.type)
             with torch.autocast(x.device.type, enabled=False):  # which would round images, not differences
                 check_image(self, x, self.kernels.dtype)

@@ -7,9 +7,9 @@ import torch
 
 from stablenet import tableaus
 from stablenet.activations import LinearSpline
-from stablenet.blocks import GradientFlow
-from stablenet.linear import strips
-from stablenet.networks import Denoiser
+from stablenet.blocks import GradientFlow, flow
+from stablenet.linear import in_strips, strips
+from stablenet.networks import Denoiser, DenoiserArchitecture
 from tests.inventory import ARCHITECTURES, MAPS
 
 IMAGES = [name for name, (_, shape) in MAPS.items() if len(shape) == 3]
@@ -61,3 +61,17 @@ def test_a_scale_for_each_row_keeps_the_plain_path():
     scale = torch.linspace(0.1, 1, 40, dtype=torch.float64)[:, None]
     with torch.no_grad():
         torch.testing.assert_close(block(x, scale), block(x.requires_grad_(), scale).detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_frozen_network_runs_in_strips_unless_its_input_wants_a_gradient(monkeypatch):
+    taken = []
+    monkeypatch.setattr(flow, "in_strips", lambda *a, **k: taken.append(1) or in_strips(*a, **k))
+    network = Denoiser(DenoiserArchitecture(features=8, blocks=1, max_noise_level=0.2)).requires_grad_(False).eval()
+    x = torch.rand(1, 1, 20, 22, generator=torch.Generator().manual_seed(0))
+    frozen = network(x, 0.1)
+    assert taken and not frozen.requires_grad
+    taken.clear()
+    recorded = network(x.requires_grad_(True), 0.1)
+    assert not taken and recorded.requires_grad and torch.allclose(recorded, frozen, atol=1e-6)
+    recorded.sum().backward()
+    assert float(x.grad.norm()) > 0
