@@ -1,10 +1,12 @@
-"""The adjoint of a convolution with many outputs and few inputs, several times faster than `conv_transpose2d`.
+"""Adjoints: of circular padding, and of a convolution with many outputs and few inputs, faster than `conv_transpose2d`.
 
 Source: docs/theorems.md, N3. A transposed convolution that writes one to a dozen channels leaves a processor's vectors nearly
 empty; here the columns of the kernel are channels too, and what they wrote is added up, shifted, at the end.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 from torch.nn import functional
@@ -30,3 +32,19 @@ def folded(parts: Tensor, columns: int, padding: tuple[int, int]) -> Tensor:
     height, width = parts.shape[2], parts.shape[3] + columns - 1 - 2 * padding[1]
     summed = functional.fold(parts.flatten(2), (height, width), (1, columns), padding=(0, padding[1]))
     return summed[:, :, padding[0] : height - padding[0]]
+
+
+def fold_circular(wide: Tensor, padding: tuple[int, int], size: Sequence[int]) -> Tensor:
+    """The adjoint of circular padding: what was copied out is added back.
+
+    wide (batch, channels, *(n + sum(padding))), padding before and after, at most n; returns (batch, channels, *size).
+    """
+    before, after = padding
+    for axis, n in enumerate(size, start=2):
+        centre = wide.narrow(axis, before, n).clone()
+        if before:
+            centre.narrow(axis, n - before, before).add_(wide.narrow(axis, 0, before))
+        if after:
+            centre.narrow(axis, 0, after).add_(wide.narrow(axis, before + n, after))
+        wide = centre
+    return wide

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stablenet import spectral
+from stablenet.linear.adjoints import fold_circular
 from stablenet.linear.protocol import Strips, Tracker, block_map, in_double, require_positive
 from stablenet.linear.tracking import Power, symbol_tracker
 from stablenet.spectral.bounds import linear_function
@@ -74,7 +75,7 @@ class _Convolution(nn.Module):
             return transpose(y, kernel, None, self.stride, self.padding, extra, self.groups, self.dilation)
         padded = [n + 2 * self.padding for n in size]
         wide = transpose(y, kernel, None, self.stride, 0, self._missing(y, padded, 0), self.groups, self.dilation)
-        return _fold_circular(wide, self.padding, size)
+        return fold_circular(wide, (self.padding, self.padding), size)
 
     def _missing(self, y: Tensor, size: Sequence[int], padding: int) -> list[int]:
         reach = self.dilation * (self.kernel_size - 1)
@@ -117,17 +118,6 @@ class Conv3d(_Convolution):
     """A convolution over three spatial axes, zero or circular padding, odd kernel, no bias."""
 
     axes = 3
-
-
-def _fold_circular(wide: Tensor, padding: int, size: Sequence[int]) -> Tensor:
-    """The adjoint of circular padding: what was copied out is added back."""
-    for axis, n in enumerate(size, start=2):
-        centre = wide.narrow(axis, padding, n).clone()
-        if padding:
-            centre.narrow(axis, n - padding, padding).add_(wide.narrow(axis, 0, padding))
-            centre.narrow(axis, 0, padding).add_(wide.narrow(axis, padding + n, padding))
-        wide = centre
-    return wide
 
 
 @block_map(Conv1d, Conv2d, Conv3d)

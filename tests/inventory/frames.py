@@ -26,4 +26,7 @@ FRAMES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dense": (lambda: frames.Dense(torch.linalg.qr(torch.randn(9, 4, dtype=torch.float64)).Q.T), (9,)),
     "pointwise": (lambda: frames.Pointwise(frames.DFT(4, 12)), (12, 5, 3)),
     "pointwise-dense": (lambda: frames.Pointwise(frames.Haar(3, 8)), (8, 2, 6)),
+    "cosines": (lambda: frames.Cosines(2, 3), (18, 6, 5)),
+    "cosines-even": (lambda: frames.Cosines(1, 4), (16, 4, 9)),
+    "cosines-one": (lambda: frames.Cosines(2, 1), (2, 3, 1)),
 }

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import stablenet
 from stablenet import spectral
@@ -17,14 +17,22 @@ from tests.inventory.frames import FRAMES
 EXACT = [name for name in FRAMES if parseval.of(FRAMES[name][0]()) == 0]
 
 
-def along(frame: torch.nn.Module, matrix: Tensor, y: Tensor) -> Tensor:
+def dense(frame: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """The matrix of a frame: of its features, or of all features of an image where pixels meet."""
+    return frame.dense(*shape[1:]) if isinstance(frame, frames.Cosines) else frame.dense()
+
+
+def along(frame: nn.Module, matrix: Tensor, y: Tensor) -> Tensor:
     """The oracle: a matrix times the features of y, wherever they lie."""
+    if isinstance(frame, frames.Cosines):
+        return (y.flatten(1) @ matrix.T).unflatten(1, (-1, *y.shape[2:]))
     return torch.tensordot(y, matrix, ([frame.axis], [1])).movedim(-1, frame.axis)
 
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_rows_are_orthonormal(name):
-    matrix = FRAMES[name][0]().dense()
+    make, shape = FRAMES[name]
+    matrix = dense(make(), shape)
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix), dtype=torch.float64), rtol=0, atol=1e-14)
 
 
@@ -33,12 +41,11 @@ def test_rows_are_orthonormal(name):
 def test_products_are_those_of_the_matrix(name, dtype, error):
     make, shape = FRAMES[name]
     frame = make()
-    matrix = frame.dense()
-    assert tuple(matrix.shape) == (frame.dimension, frame.size)
+    matrix = dense(frame, shape)
     y = torch.randn(3, *shape, dtype=torch.float64).to(dtype)
     u = along(frame, matrix, torch.randn(3, *shape, dtype=torch.float64)).to(dtype)
     pairs = [(frame(y), along(frame, matrix, y.double())), (frame.adjoint(u), along(frame, matrix.T, u.double()))]
-    pairs += [(frame.complement(y), along(frame, torch.eye(frame.size).double() - matrix.T @ matrix, y.double()))]
+    pairs += [(frame.complement(y), along(frame, torch.eye(matrix.shape[1]).double() - matrix.T @ matrix, y.double()))]
     for found, expected in pairs:
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=error)
@@ -69,8 +76,9 @@ def test_derivatives_of_any_order_and_mode(name):
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_the_certificate_holds_and_is_sharp(name):
-    frame = FRAMES[name][0]()
-    norm = float(torch.linalg.matrix_norm(frame.dense(), 2))
+    make, shape = FRAMES[name]
+    frame = make()
+    norm = float(torch.linalg.matrix_norm(dense(frame, shape), 2))
     bound = stablenet.certify(frame).lipschitz
     assert bound == spectral.upper_bound(frame)
     assert norm - 1e-14 <= bound <= 1 + 1e-11
@@ -93,10 +101,24 @@ def test_the_defect_of_a_matrix_is_above_the_truth(name):
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_coherence_is_the_largest_cosine(name):
-    frame = FRAMES[name][0]()
-    matrix = frame.dense()
-    gram = torch.nn.functional.normalize(matrix, dim=0).T @ torch.nn.functional.normalize(matrix, dim=0)
+    make, shape = FRAMES[name]
+    frame = make()
+    matrix = dense(frame, (shape[0], *[2 * frame.kernel_size] * 2) if isinstance(frame, frames.Cosines) else shape)
+    gram = nn.functional.normalize(matrix, dim=0).T @ nn.functional.normalize(matrix, dim=0)
     assert frame.coherence == pytest.approx(float((gram - gram.diagonal().diag()).abs().max()), abs=1e-14)
+
+
+@pytest.mark.parametrize(("channels", "k"), [(1, 2), (3, 3), (2, 4), (1, 5)])
+def test_features_of_cosines_are_circular_correlations(channels, k):
+    """By the formula: sum_rs cos_i(r) cos_j(s) u(p + r - (k-1)//2, q + s - (k-1)//2)/k, pixel by pixel."""
+    frame, u = frames.Cosines(channels, k), torch.randn(2, channels, 7, 6, dtype=torch.float64)
+    waves, before = frames.DCT(k, k).dense(), (k - 1) // 2
+    expected = torch.zeros(2, channels, k, k, 7, 6, dtype=torch.float64)
+    for r in range(k):
+        for s in range(k):
+            seen = u.roll((before - r, before - s), (2, 3))
+            expected += waves[:, r, None, None, None] * waves[:, s, None, None] * seen[:, :, None, None] / k
+    torch.testing.assert_close(frame.adjoint(u), expected.reshape(2, -1, 7, 6), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(("m", "n"), [(5, 31), (6, 31), (10, 31), (7, 43), (16, 257), (32, 257), (28, 113)])
@@ -154,6 +176,9 @@ def skewed() -> Tensor:
         (lambda: frames.Dense(torch.full((2, 2), math.nan)), "NaN"),
         (lambda: frames.Dense(torch.zeros(0, 2)), "shape"),
         (lambda: frames.Pointwise(frames.Pointwise(frames.DCT(2, 4))), "frame of vectors, got Pointwise"),
+        (lambda: frames.Cosines(1, 0), "kernel_size must be a positive"),
+        (lambda: frames.Cosines(1, 3).adjoint(torch.zeros(1, 1, 2, 5)), r"at least 3 pixels a side, got shape \(1, 1, 2, 5\)"),
+        (lambda: frames.Cosines(1, 3)(torch.zeros(1, 9, 5)), r"\(batch, 9, height, width\)"),
     ],
 )
 def test_bad_frames_are_refused(make, text):

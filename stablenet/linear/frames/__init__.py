@@ -5,10 +5,11 @@ Every frame has forward (D y), adjoint (D^T u), complement (y - D^T D y, faster 
 """
 
 from stablenet.linear.frames import exact
+from stablenet.linear.frames.cosines import Cosines
 from stablenet.linear.frames.dct import DCT
 from stablenet.linear.frames.dense import Dense, Haar
 from stablenet.linear.frames.dft import DFT
 from stablenet.linear.frames.hadamard import Hadamard
 from stablenet.linear.frames.pointwise import Pointwise
 
-__all__ = ["DCT", "DFT", "Dense", "Haar", "Hadamard", "Pointwise", "exact"]
+__all__ = ["Cosines", "DCT", "DFT", "Dense", "Haar", "Hadamard", "Pointwise", "exact"]
