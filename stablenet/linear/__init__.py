@@ -1,6 +1,6 @@
 """Linear maps with an exact adjoint and norm bounds: dense, convolutions, polyphase convolutions, Parseval frames."""
 
-from stablenet.linear import frames
+from stablenet.linear import frames, rotation
 from stablenet.linear.adjoints import fold_product
 from stablenet.linear.convolution import Conv1d, Conv2d, Conv3d
 from stablenet.linear.dense import Dense
@@ -25,4 +25,5 @@ __all__ = [
     "frames",
     "in_strips",
     "parseval",
+    "rotation",
 ]

@@ -45,8 +45,10 @@ def require_isometry(name: str, matrix: Tensor) -> Tensor:
     """
     if matrix.ndim != 2 or not 1 <= matrix.shape[0] <= matrix.shape[1]:
         raise ValueError(f"{name} needs a matrix with at least as many columns as rows, got shape {tuple(matrix.shape)}")
-    if matrix.is_complex():
-        raise ValueError(f"{name} needs a real matrix, got {matrix.dtype}: F becomes [[Re F, -Im F], [Im F, Re F]]")
+    if not matrix.dtype.is_floating_point:
+        raise ValueError(
+            f"{name} needs a real floating-point matrix, got {matrix.dtype}: complex F is [[Re F, -Im F], [Im F, Re F]]"
+        )
     exact = matrix.detach().to(device="cpu", dtype=torch.float64).clone()
     if not torch.isfinite(exact).all():
         raise ValueError(f"{name} needs finite numbers, got NaN or infinity")

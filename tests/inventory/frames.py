@@ -1,4 +1,4 @@
-"""Every Parseval frame, with the shape of what it takes (batch excluded)."""
+"""Every Parseval frame and every rotation, with the shape of what it takes (batch excluded)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from stablenet.linear import frames
+from stablenet.linear import frames, rotation
 
 FRAMES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dft": (lambda: frames.DFT(16, 64), (64,)),
@@ -29,4 +29,15 @@ FRAMES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "cosines": (lambda: frames.Cosines(2, 3), (18, 6, 5)),
     "cosines-even": (lambda: frames.Cosines(1, 4), (16, 4, 9)),
     "cosines-one": (lambda: frames.Cosines(2, 1), (2, 3, 1)),
+}
+
+ROTATIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "householder": (lambda: rotation.Householder(7), (7,)),
+    "householder-few": (lambda: rotation.Householder(6, 2, axis=1), (6, 4, 3)),
+    "householder-many": (lambda: rotation.Householder(3, 8), (3,)),
+    "cayley": (lambda: rotation.Cayley(6), (6,)),
+    "cayley-image": (lambda: rotation.Cayley(4, axis=1), (4, 2, 5)),
+    "cayley-one": (lambda: rotation.Cayley(1), (1,)),
+    "fixed": (lambda: rotation.Fixed.random(5), (5,)),
+    "fixed-image": (lambda: rotation.Fixed.random(4, axis=1), (4, 3, 3)),
 }
