@@ -14,23 +14,31 @@ import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from report import write
-from torch import Tensor
+from torch import Tensor, nn
 
 import pnp
 import stablenet
-from pnp import kernels
+from pnp import kernels, strengths
+from pnp.guiding import Guided
 from pnp.scenes.blur import simulate
 from pnp.strengths import Row
 from stablenet.files import aside
 from stablenet.images.reading import read_image
 
 NOISE_LEVELS = (0.01, 0.03, 0.05)
-LEVELS = (1.5, 2.0, 2.5, 3.5)
-STRENGTHS = (0.3, 0.45, 0.65)
-RUNGS = {"convex": "ridge-convex-gray", "averaged": "denoiser-gray-small", "weakly-convex": "ridge-gray"}
+LEVELS = (1.5, 2.0, 2.5, 3.5, 5.0)
+STRENGTHS = (0.3, 0.45, 0.65, 0.9)
+RUNGS = {
+    "convex": "ridge-convex-gray",
+    "averaged": "denoiser-gray-small",
+    "weakly-convex": "ridge-gray",
+    "guided": "denoiser-gray-guided",
+}
+REFRESHES = 2
 KERNELS = ("k1", "k4", "k6", "k2")
 SIDE = 96
 
@@ -61,34 +69,55 @@ def mean_psnr(found: list[pnp.Solution], images: list[Tensor]) -> float:
     return sum(-10 * math.log10(e) for e in errors) / len(errors)
 
 
-def descended(prior: pnp.priors.Prior, posed: list[pnp.Problem], level: float, strength: float) -> list[pnp.Solution]:
-    stop = pnp.Stop(1e-4, 150)
-    return [
-        pnp.solve(pnp.Descent(weight=strength / level**2), p, prior, denoiser_noise_level=level * p.noise_level, stop=stop)
-        for p in posed
-    ]
+def descended(denoiser: nn.Module, posed: list[pnp.Problem], level: float, strength: float) -> list[pnp.Solution]:
+    """Of an explicit potential; of a guided one from its own beginning, by its place in the table as it stands."""
+    chosen: dict[str, Any] = {"scheme": pnp.QuasiNewton(), "stop": pnp.Stop(1e-4, 150)}
+    found = []
+    for p in posed:
+        algorithm, chosen["denoiser_noise_level"] = pnp.Descent(weight=strength / level**2), level * p.noise_level
+        if isinstance(denoiser, Guided):
+            found.append(pnp.solve_guided(algorithm, p, None, denoiser, refreshes=REFRESHES, **chosen))
+        else:
+            found.append(pnp.solve(algorithm, p, denoiser, **chosen))
+    return found
 
 
-def search(rung: str, prior: pnp.priors.Prior, posed: list[pnp.Problem], images: list[Tensor], name: str) -> Row:
+def search(rung: str, denoiser: nn.Module, posed: list[pnp.Problem], images: list[Tensor]) -> Row:
     """The best of the grid, level by level while it gets better."""
-    noise_level, end = posed[0].noise_level, prior.accepts.max_noise_level or math.inf
+    noise_level, end = posed[0].noise_level, pnp.prior(denoiser).accepts.max_noise_level or math.inf
     pictures = f"{len(images)} crops of validation photographs, one motion kernel each"
-    row = Row("deblurring", rung, "PGD", name, 1, noise_level, 0.0, 0.0, -math.inf, pictures)
-    if prior.potential is None:
-        found = [pnp.solve(pnp.PGD(), p, prior, scheme=pnp.Anderson(), stop=pnp.Stop(1e-4, 300)) for p in posed]
+    row = Row("deblurring", rung, "PGD", RUNGS[rung], 1, noise_level, 0.0, 0.0, -math.inf, pictures)
+    if rung == "averaged":
+        clipped = pnp.prior(pnp.Clipped(denoiser))
+        found = [pnp.solve(pnp.PGD(), p, clipped, scheme=pnp.Anderson(), stop=pnp.Stop(1e-4, 300)) for p in posed]
         return replace(row, level=found[0].denoiser_noise_level / noise_level, strength=1.0, psnr=mean_psnr(found, images))
     for level in LEVELS:
         if level * noise_level > end:
             break
         before = row.psnr
         for strength in STRENGTHS:
-            psnr = mean_psnr(descended(prior, posed, level, strength), images)
+            psnr = mean_psnr(descended(denoiser, posed, level, strength), images)
             print(f"  {rung} noise {noise_level:g} level {level:g} strength {strength:g}: {psnr:.3f} dB", flush=True)
             if psnr > row.psnr:
                 row = replace(row, algorithm="Descent", level=level, strength=strength, psnr=psnr)
         if row.psnr == before:
             break
     return row
+
+
+def written(path: Path, rows: list[Row]) -> list[Row]:
+    """The table with these rows for those of their rungs."""
+    kept = [Row(**row) for row in json.loads(path.read_text())["rows"]] if path.exists() else []
+    found = {row.rung for row in rows}
+    whole = [*(row for row in kept if row.rung not in found), *rows]
+    whole.sort(key=lambda row: (list(RUNGS).index(row.rung), row.noise_level))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with aside(path) as part:
+        part.write_text(
+            json.dumps({"script": "benchmarks/strengths.py", "rows": [asdict(row) for row in whole]}, indent=2) + "\n"
+        )
+    strengths.rows.cache_clear()
+    return whole
 
 
 def main() -> None:
@@ -100,21 +129,16 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=Path(__file__).parents[1] / "data/strengths/strengths.json")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    images, rows = crops(arguments.photographs, arguments.count), []
+    images = crops(arguments.photographs, arguments.count)
     for rung in arguments.rungs:
-        denoiser = stablenet.pretrained(RUNGS[rung])
-        prior = pnp.prior(denoiser if rung != "averaged" else pnp.Clipped(denoiser))
+        denoiser, rows = stablenet.pretrained(RUNGS[rung]), []
         for noise_level in NOISE_LEVELS:
             began = time.process_time()
-            row = search(rung, prior, problems(images, arguments.kernels, noise_level), images, RUNGS[rung])
+            row = search(rung, denoiser, problems(images, arguments.kernels, noise_level), images)
             rows.append(row)
             print(f"{row} in {time.process_time() - began:.0f} s", flush=True)
-    arguments.table.parent.mkdir(parents=True, exist_ok=True)
-    with aside(arguments.table) as part:
-        part.write_text(
-            json.dumps({"script": "benchmarks/strengths.py", "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
-        )
-    write("strengths", [asdict(row) for row in rows], arguments.output)
+        whole = written(arguments.table, rows)  # a guided one begins by the row of its potential
+        write("strengths", [asdict(row) for row in whole], arguments.output)
 
 
 if __name__ == "__main__":

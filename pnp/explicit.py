@@ -14,6 +14,7 @@ from pnp.bounds import Refused
 from pnp.wrappers import Channelwise, Clipped, DeepinvDenoiser, Relaxed
 from stablenet import potential
 from stablenet.certificate import NotCertified
+from stablenet.networks.reweighted import Reweighted
 from stablenet.potential import Denoised, Potential
 
 Level = float | Tensor
@@ -50,6 +51,11 @@ def potential_of(module: nn.Module) -> Potential | None:
         return potential.certify(module)
     except NotCertified as error:
         raise Refused(f"no theorem covers the potential: {error}") from error
+
+
+def is_guided(module: nn.Module) -> bool:
+    """Whether the potential is a quadratic whose weights a guide has set."""
+    return type(module) is Reweighted or (type(module) is Channelwise and is_guided(module.denoiser))
 
 
 def energy(module: nn.Module, x: Tensor, sigma: float) -> Tensor:

@@ -20,9 +20,9 @@ from pnp.facts import accepts
 from pnp.guarantees import Guarantee
 from pnp.iterating import Record
 from pnp.planning import Run, Stop, plan
-from pnp.priors import Prior, prior
+from pnp.priors import Prior, prepare, prior
 from pnp.problem import Problem, pose
-from pnp.schemes import Scheme
+from pnp.schemes import QuasiNewton, Scheme
 from pnp.solving import Solution, Told, concluded
 from pnp.wrappers import Channelwise, Clipped
 
@@ -38,6 +38,16 @@ EARLIER = Stop(2e-4, 50)
 @runtime_checkable
 class Guided(Protocol):
     """A denoiser that is made for a guide: a frozen map x -> D(x, sigma), certified for every guide."""
+
+    def prepare(self, guide: Tensor, sigma: float) -> nn.Module: ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A guided denoiser with an explicit potential whose own run makes the first guide."""
+
+    @property
+    def beginning(self) -> nn.Module: ...
 
     def prepare(self, guide: Tensor, sigma: float) -> nn.Module: ...
 
@@ -71,8 +81,9 @@ def solve_guided(
     ----------
     algorithm, noise_level, denoiser_noise_level, scheme, start, callback : as in `pnp.solve`.
     problem, physics : y and its physics, or a posed problem and None.
-    denoiser : guided: prepare(guide, sigma) gives the frozen map. The first guide is the start.
-    refreshes : how often the estimate becomes the guide; 0 is a run from the first guide.
+    denoiser : guided: prepare(guide, sigma) gives the frozen map. The first run has the start as its guide or, where the
+        denoiser has a `beginning`, is a `Descent` with that potential instead.
+    refreshes : how often the estimate becomes the guide; 0 is a run whose guide is the start.
     clipped : whether the map is projected onto [0, 1], with which a fixed point is proved to exist; Descent does it itself.
     stop : of the last run; the earlier ones end at a residual of 2e-4 or after 50 iterations.
 
@@ -134,6 +145,11 @@ def guided_stages(
     for index in range(refreshes + 1):
         level = _level(algorithm, problem, denoiser, image, clipped) if level is None else level
         last = index == refreshes
+        if index == 0 and not last and isinstance(denoiser, Begins):
+            estimate = yield Stage(0, _beginning(problem, denoiser.beginning, image))
+            assert estimate is not None
+            image = estimate
+            continue
         run = plan(
             algorithm,
             problem,
@@ -146,6 +162,12 @@ def guided_stages(
         estimate = yield Stage(index, replace(run, guarantee=_held(run.guarantee)))
         assert estimate is not None
         image = estimate
+
+
+def _beginning(problem: Problem, potential: nn.Module, image: Tensor) -> Run:
+    """Descent with a potential that needs no guide."""
+    made = prepare(potential, channels=image.shape[1])
+    return plan(Descent(), problem, made, scheme=QuasiNewton(), stop=EARLIER, start=image)
 
 
 def _prior(denoiser: Guided, guide: Tensor, level: float, clipped: bool) -> Prior:

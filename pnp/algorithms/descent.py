@@ -17,6 +17,7 @@ from pnp import strengths
 from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded, settled
 from pnp.algorithms.strength import Spectrum
 from pnp.bounds import Refused
+from pnp.explicit import is_guided
 from pnp.guarantees import Guarantee, projected_descent
 from pnp.points import Point, inner, length
 from pnp.priors import DenoiserAtLevel, Prior
@@ -95,7 +96,9 @@ class Descent:
 
 def chosen(problem: Problem, prior: Prior) -> tuple[float, float]:
     """Level and strength: of the table behind a blur, 1 and 1 where A^T A is a projection, in between by `Spectrum`."""
-    rungs = ("convex", "weakly-convex") if explicit_potential(prior).weak_convexity == 0 else ("weakly-convex",)
+    convex = explicit_potential(prior).weak_convexity == 0
+    rungs = ("guided",) if is_guided(prior.module) else ("convex",) if convex else ()
+    rungs = (*rungs, "weakly-convex")
     known = [strengths.chosen("Descent", rung, problem.noise_level) for rung in rungs]
     level, strength = next((pair for pair in known if pair is not None), USUAL)
     share = 1 - Spectrum.of(problem).projection

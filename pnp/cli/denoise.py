@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pnp.cli import inputs, results, rungs
 from pnp.cli.options import Common, option
 from pnp.cli.progress import passes, reporting
-from pnp.guiding import Guided
+from pnp.guiding import Begins, Guided
 from pnp.priors import prepare, prior
 from pnp.report import figures
 from pnp.wrappers import Channelwise
@@ -86,7 +86,12 @@ def _guided(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> nn.Module
     """The map that is frozen at the last of a few guides, each the estimate of the one before."""
     assert isinstance(denoiser, Guided)
     guide, channelwise = noisy, noisy.shape[1] > 1 and prior(denoiser).accepts.channels == 1
-    for _ in range(REFRESHES + 1):
+    refreshes = REFRESHES + 1
+    if isinstance(denoiser, Begins):
+        refreshes -= 1
+        first = prepare(denoiser.beginning, channels=noisy.shape[1]).at(noise_level)
+        guide, _ = first.within(noisy, ACCURACY * noisy[0].numel() ** 0.5)
+    for _ in range(refreshes):
         seen = guide.reshape(-1, 1, *guide.shape[-2:]) if channelwise else guide
         frozen = denoiser.prepare(seen.detach(), noise_level)
         frozen = Channelwise(frozen) if channelwise else frozen

@@ -94,6 +94,11 @@ class Guided(nn.Module):
         return Guidance(self.ridge, self.width, self.dilations, self.weighing.steepest)
 
     @property
+    def beginning(self) -> Ridge:
+        """The potential whose own estimate is the first guide."""
+        return self.ridge
+
+    @property
     def channels(self) -> int:
         return self.ridge.channels
 

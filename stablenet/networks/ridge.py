@@ -62,6 +62,11 @@ class Ridge(nn.Module):
         self.register_buffer("knots", torch.tensor(KNOTS) * (a.max_noise_level / KNOTS[-1]), persistent=False)
 
     @property
+    def beginning(self) -> Ridge:
+        """Itself: where it is reweighted, its own estimate is the first guide."""
+        return self
+
+    @property
     def channels(self) -> int:
         return self.architecture.channels
 

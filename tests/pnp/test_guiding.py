@@ -7,9 +7,11 @@ import torch
 
 import pnp
 from pnp.guarantees import ARITHMETIC
+from pnp.guiding import EARLIER
 from tests.inventory.denoisers import Shrinkage
 from tests.inventory.guided import Guided
 from tests.inventory.physics import PHYSICS
+from tests.inventory.potentials import SHAPES, wild_ridge
 
 SETTINGS = {"denoiser_noise_level": 0.1, "stop": pnp.Stop(1e-8, 4000)}
 
@@ -85,3 +87,18 @@ def test_what_is_not_guided_is_refused(problem: pnp.Problem) -> None:
         pnp.solve_guided(pnp.PGD(), problem, None, Guided(), refreshes=-1)
     with pytest.raises(TypeError, match="noise_level"):
         pnp.solve_guided(pnp.PGD(), problem.measurement, problem.physics, Guided())
+
+
+def test_a_potential_begins_where_there_is_one(problem: pnp.Problem) -> None:
+    """The first guide is the potential's own critical point: reweighted there, it stays."""
+    ridge = wild_ridge(SHAPES["weakly-convex"]).double()
+    seen: list[pnp.Record] = []
+    stop = pnp.Stop(1e-7, 2000)
+    s = pnp.solve_guided(pnp.Descent(), problem, None, ridge, refreshes=1, callback=seen.append, stop=stop)
+    alone = pnp.solve(pnp.Descent(), problem, ridge, scheme=pnp.QuasiNewton(), stop=EARLIER)
+    assert torch.equal(seen[s.refreshes[0] - 1].estimate, alone.estimate)
+    assert s.guarantee.theorem.endswith("with the guide held fixed while x moves")
+    exact = pnp.solve(pnp.Descent(), problem, ridge, scheme=pnp.QuasiNewton(), stop=pnp.Stop(1e-8, 2000)).estimate
+    assert float((s.estimate - exact).norm()) <= float((alone.estimate - exact).norm()) + 1e-9
+    no_refresh = pnp.solve_guided(pnp.Descent(), problem, None, ridge, refreshes=0, stop=stop)
+    assert no_refresh.refreshes == ()
