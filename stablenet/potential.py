@@ -91,6 +91,14 @@ rule: Rules[Potential] = Rules(
 )
 
 
+bounded_error: Rules[str] = Rules(
+    "bound of the error",
+    NotCertified,
+    "known are {known}; @stablenet.potential.bounded_error({name}) says why what its `denoise` gives as `Denoised` is one",
+)
+"""Why the error is a bound, of modules without a potential at hand whose `denoise` is iterated, by exact class."""
+
+
 def certify(module: nn.Module) -> Potential:
     """Prove the weak convexity and the smoothness of a module's potential from its present weights.
 

@@ -22,6 +22,21 @@ def round_up(value: Fraction) -> float:
     return nearest if Fraction(nearest) >= value else math.nextafter(nearest, math.inf)
 
 
+FINE = 160
+"""Bits after the point of the rationals that recursions run in, so that their numerators stay short."""
+
+
+def fine_up(value: Fraction) -> Fraction:
+    """The smallest multiple of 2^-FINE that is not below an exact rational."""
+    return Fraction(math.ceil(value * 2**FINE), 2**FINE)
+
+
+def root_up(value: Fraction) -> Fraction:
+    """The smallest multiple of 2^-FINE that is not below the root of an exact rational >= 0."""
+    square = math.ceil(value * 4**FINE)
+    return Fraction(math.isqrt(square - 1) + 1 if square > 0 else 0, 2**FINE)
+
+
 def square_up(value: float) -> float:
     """value^2 rounded up; infinity on overflow, where `value**2` would raise."""
     return math.nextafter(value * value, math.inf) if value else 0.0

@@ -1,5 +1,6 @@
 """Blocks: one family a file, the module and then its certificate rule."""
 
 from stablenet.blocks.gradient_flow import GradientFlow
+from stablenet.blocks.nok import NOK
 
-__all__ = ["GradientFlow"]
+__all__ = ["NOK", "GradientFlow"]
