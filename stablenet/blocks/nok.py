@@ -19,8 +19,8 @@ from stablenet.rounding import fine_up, root_up, round_up, up
 from stablenet.sectors import Sector, sector
 
 NONEXPANSIVE_SCALE = 0.7747
-"""A block with c h in place of h is nonexpansive at every depth if c^2 (2 - c)^2 <= 4 (1 - c): c up to .77472957; this is a hair
-less, for frames and rotations that are known up to rounding."""
+"""A block with c h in place of h is nonexpansive at every depth if c^2 (2 - c)^2 <= 4 (1 - c), that is up to .77472957: this is a
+hair less, for frames and rotations that are known up to rounding."""
 
 LARGEST_DEFECT = 1e-3
 """Of |D D^T - I|: beyond it a matrix is no Parseval frame that was rounded."""
@@ -123,8 +123,8 @@ class NOK(nn.Module):
 
     def objectives(self, x: Tensor) -> Tensor:
         """Q(y_0), ..., Q(y_T), (steps + 1, batch): nonincreasing (docs/theorems.md, K2)."""
-        start = self.frame.adjoint(self.rotated(x)) * 0
-        return torch.stack([self.objective(x, y) for y in (start, *self.iterates(x))])
+        points = list(self.iterates(x))
+        return torch.stack([self.objective(x, y) for y in (torch.zeros_like(points[0]), *points)])
 
     def kernel(self, X: Tensor, Z: Tensor) -> Tensor:
         """K_T(x, z) = <y_T(x), y_T(z)>, of batches of n and of m to (n, m)."""

@@ -117,6 +117,10 @@ class Frame(Protocol):
         """D^T u."""
         ...
 
+    def complement(self, y: Tensor) -> Tensor:
+        """(I - D^T D) y."""
+        ...
+
     def dense(self) -> Tensor:
         """D as a matrix (dimension, size)."""
         ...
