@@ -21,19 +21,21 @@ Level = float | Tensor
 
 
 @runtime_checkable
-class Explicit(Protocol):
-    """A module with an explicit potential R(., sigma): (batch,) energies, gradients like x, and the proximal operator.
+class Iterated(Protocol):
+    """A module that iterates: as accurate as it is told, as a root mean square over the entries of an image."""
 
-    `denoise` is as accurate as it is told, as a root mean square over the entries of an image.
-    """
+    def denoise(self, y: Tensor, sigma: Level, *, accuracy: float) -> Denoised: ...
+
+
+@runtime_checkable
+class Explicit(Iterated, Protocol):
+    """A module with an explicit potential R(., sigma): (batch,) energies, gradients like x, and the proximal operator."""
 
     def energy(self, x: Tensor, sigma: Level) -> Tensor: ...
 
     def gradient(self, x: Tensor, sigma: Level) -> Tensor: ...
 
     def energy_and_gradient(self, x: Tensor, sigma: Level) -> tuple[Tensor, Tensor]: ...
-
-    def denoise(self, y: Tensor, sigma: Level, *, accuracy: float) -> Denoised: ...
 
 
 def potential_of(module: nn.Module) -> Potential | None:
@@ -88,8 +90,8 @@ def within(module: nn.Module, x: Tensor, sigma: float, accuracy: float) -> tuple
         return image.reshape(x.shape), error.reshape(len(x), -1).norm(dim=1)
     if type(module) is DeepinvDenoiser:
         return within(module.denoiser, x, sigma, accuracy)
-    if potential.rule.covers(module):
-        found = _explicit(module).denoise(x, sigma, accuracy=accuracy / x[0].numel() ** 0.5)
+    if _tells_its_error(module):
+        found = _iterated(module).denoise(x, sigma, accuracy=accuracy / x[0].numel() ** 0.5)
         return found.image, found.error
     _require_formula(module)
     return module(x, sigma), x.new_zeros(len(x))
@@ -97,12 +99,29 @@ def within(module: nn.Module, x: Tensor, sigma: float, accuracy: float) -> tuple
 
 def _require_formula(module: nn.Module) -> None:
     """Refuse a module with an iterated proximal operator inside whose error nobody would tell."""
-    hidden = [type(inner).__name__ for inner in module.modules() if potential.rule.covers(inner)]
+    hidden = [type(inner).__name__ for inner in module.modules() if _tells_its_error(inner)]
     if hidden:
         raise Refused(
             f"{type(module).__name__} is not covered: the {hidden[0]} inside is a proximal operator known up to an error, "
             f"which {type(module).__name__} does not tell. Take the {hidden[0]} itself, or Clipped or Relaxed around it."
         )
+
+
+def _tells_its_error(module: nn.Module) -> bool:
+    """Whether D is iterated, with a bound of the error that is proved by exact class."""
+    return potential.rule.covers(module) or potential.bounded_error.covers(module)
+
+
+def _iterated(module: nn.Module) -> Iterated:
+    if potential.bounded_error.covers(module):
+        try:
+            potential.bounded_error.of(module)
+        except NotCertified as error:
+            raise Refused(f"nothing bounds the error of {type(module).__name__}: {error}") from error
+        if not isinstance(module, Iterated):
+            raise Refused(f"{type(module).__name__} tells no error: it needs denoise(y, sigma, accuracy=...)")
+        return module
+    return _explicit(module)
 
 
 def _explicit(module: nn.Module) -> Explicit:

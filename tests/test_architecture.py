@@ -35,9 +35,12 @@ HEAVY = (
 )
 CONTRACT = {
     "activations": ("slope_interval", "Clamp", "LinearSpline", "fuse"),
-    "blocks": ("GradientFlow",),
+    "blocks": ("GradientFlow", "NOK"),
     "enforcement": ("Substeps", "Step", "Rescale", "enforce", "attach"),
     "linear": ("Dense", "Conv1d", "Conv2d", "Conv3d", "PolyphaseConv2d"),
+    "kernels": ("arc_cosine", "neural_optimization"),
+    "proximal": ("Nonnegative", "ShiftedNonnegative", "SoftThreshold", "LeakyNonnegative", "GroupSoftThreshold")
+    + ("HardThreshold", "GroupMaximum"),
     "networks": ("Denoiser", "DenoiserArchitecture"),
     "spectral": ("upper_bound", "lower_bound"),
     "tableaus": ("EULER", "HEUN", "MIDPOINT", "RALSTON2", "SSPRK3", "KUTTA3", "HEUN3", "RALSTON3", "RK4", "RK38")

@@ -19,8 +19,8 @@ from stablenet.rounding import fine_up, root_up, round_up, up
 from stablenet.sectors import Sector, sector
 
 NONEXPANSIVE_SCALE = 0.7747
-"""A block with c h in place of h is nonexpansive at every depth if c^2 (2 - c)^2 <= 4 (1 - c), that is up to .77472957: this is a
-hair less, for frames and rotations that are known up to rounding."""
+"""With c h in place of h, c^2 (2 - c)^2 <= 4 (1 - c), a block is nonexpansive at every depth: up to .77472957. This is a hair
+less, for frames and rotations that are known up to rounding."""
 
 LARGEST_DEFECT = 1e-3
 """Of |D D^T - I|: beyond it a matrix is no Parseval frame that was rounded."""

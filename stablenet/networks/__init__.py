@@ -4,6 +4,7 @@ from stablenet.networks.architectures import ClassifierArchitecture, DenoiserArc
 from stablenet.networks.classifier import Classifier
 from stablenet.networks.denoiser import Denoiser
 from stablenet.networks.guided import Guidance, Guided
+from stablenet.networks.limit import NOKLimit
 from stablenet.networks.reweighted import Reweighted
 from stablenet.networks.ridge import Ridge
 from stablenet.networks.symmetrized import Symmetrized
@@ -15,6 +16,7 @@ __all__ = [
     "DenoiserArchitecture",
     "Guidance",
     "Guided",
+    "NOKLimit",
     "Reweighted",
     "Ridge",
     "RidgeArchitecture",
