@@ -18,7 +18,9 @@ from stablenet.linear.spreading import one_thread_a_kernel, spread
 
 HALF = (torch.bfloat16, torch.float16)
 STRIP_SIZE = 2**20
-"""Features of a strip in `in_cell_strips`."""
+"""Features of a strip in `in_cell_strips`, about, which a product wants large."""
+PIECE_SIZE = 2**16
+"""Features of a piece, about, which has to stay in a core's cache while an elementwise function sweeps over it."""
 
 
 def taps(kernel_size: int) -> int:
@@ -98,12 +100,14 @@ def in_cell_strips(
 ) -> Tensor:
     """A^T f(A x), f elementwise, a strip of cells at a time on several threads; of `wide`'s shape.
 
-    function(rows, features) -> features, f(0) = 0, features (batch, rows, columns, 4, outputs) of these rows of cells; those
-    outside of an image of odd size are zero. The strips are added in their order, whichever ends first.
+    function(rows, features) -> features, f(0) = 0, features (batch, rows, columns, 4, outputs) of these rows of cells, a few
+    at a time, which it may change in place; those outside of an image of odd size are zero. The strips are added in their
+    order, whichever ends first.
     """
     q, (height, width) = taps(kernel_size), size
     rows, outputs = wide.shape[2] // 2 - q + 1, matrix.shape[0]
-    step = max(2, STRIP_SIZE // (len(wide) * outputs * (wide.shape[3] // 2)))
+    row = len(wide) * outputs * (wide.shape[3] // 2)
+    step, height_of_piece = max(2, STRIP_SIZE // row), max(1, PIECE_SIZE // row)
     tops = [*range(0, rows, step), rows]
     parts: list[Tensor] = [wide[:0]] * (len(tops) - 1)
 
@@ -114,7 +118,10 @@ def in_cell_strips(
             found[:, -1, :, 2:] = 0
         if 2 * found.shape[2] > width:
             found[:, :, -1, 1::2] = 0
-        parts[index] = features_adjoint(function(slice(top, end), found), matrix, kernel_size)
+        for first in range(top, end, height_of_piece):
+            piece = found[:, first - top : first - top + height_of_piece]
+            piece.copy_(function(slice(first, min(end, first + height_of_piece)), piece))
+        parts[index] = features_adjoint(found, matrix, kernel_size)
 
     with one_thread_a_kernel():
         spread(work, len(parts))
