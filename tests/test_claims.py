@@ -122,6 +122,16 @@ def test_norms():
     assert {row["method"] for row in rows("norms")} >= {"orthogonium get_conv_sv", "torch spectral_norm (flattened)"}
 
 
+def test_frames():
+    """Steps and their backward passes faster than the matrix: by DFT from 256 on, by Hadamard and DCT from 512."""
+    found = {(row["frame"], row["task"]): row for row in rows("frames")}
+    for frame, start in (("DFT", 256), ("Hadamard", 512), ("DCT", 512)):
+        for task in ("step", "step and backward"):
+            row = found[frame, task]
+            gains = [row[f"dense / fast at {size}"] for size in (256, 512, 1024, 2048) if size >= start]
+            assert row["wins from N ="] <= start and min(gains) > 1, row
+
+
 def test_deblurring():
     """The weakly convex ridge above total variation at every noise level, every run of a rung converged, under 0.1 dB left."""
     measured = [row for row in rows("deblurring") if "published" not in row["images"]]

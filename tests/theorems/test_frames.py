@@ -144,6 +144,23 @@ def test_columns_in_blocks_have_the_same_coherence(monkeypatch):
     assert largest_cosine(matrix) == pytest.approx(expected, abs=1e-15) and 0.5 < expected < 1
 
 
+@pytest.mark.parametrize("name", FRAMES)
+def test_any_place_in_memory_will_do(name):
+    """Numbers that begin at an odd place, lie backwards in memory or repeat, and single vectors."""
+    make, shape = FRAMES[name]
+    frame, count = make(), 3 * math.prod(shape)
+    late = torch.randn(count + 1, dtype=torch.float64)[1:].view(3, *shape)
+    turned = torch.randn(*reversed(shape), 3, dtype=torch.float64).permute(*reversed(range(len(shape) + 1)))
+    for y in (late, turned, late[:1].expand(3, *shape)):
+        for function in (frame, frame.complement, lambda y: frame.adjoint(frame(y))):
+            torch.testing.assert_close(
+                function(y), function(y.clone(memory_format=torch.contiguous_format)), rtol=0, atol=1e-13
+            )
+    if frame.axis == -1:
+        torch.testing.assert_close(frame(late[0]), frame(late)[0], rtol=0, atol=1e-13)
+        torch.testing.assert_close(frame(late[:, None]), frame(late)[:, None], rtol=0, atol=1e-13)
+
+
 def test_a_frame_made_in_inference_mode_trains_afterwards():
     frame = frames.DCT(3, 8)
     with torch.inference_mode():

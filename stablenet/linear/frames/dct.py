@@ -67,29 +67,28 @@ class DCT(nn.Module):
 
     def _product(self, y: Tensor) -> Tensor:
         found = self._turned(y).index_select(-1, self._parts.on(y.device))
-        return (found * self._gains.like(found)).to(y.dtype)
+        return found.mul_(self._gains.like(found)).to(y.dtype)
 
     def _transpose(self, u: Tensor) -> Tensor:
         values = in_single(u)
         padded = nn.functional.pad(values * self._inverse.like(values), (0, 1))
-        return self._returned(padded.index_select(-1, self._source.on(u.device)) * self._signs.like(values)).to(u.dtype)
+        parts = padded.index_select(-1, self._source.on(u.device))
+        return self._returned(parts.mul_(self._signs.like(values))).to(u.dtype)
 
     def _left(self, y: Tensor) -> Tensor:
         parts = self._turned(y)
-        return self._returned(parts * self._left_out.like(parts)).to(y.dtype)
+        return self._returned(parts.mul_(self._left_out.like(parts))).to(y.dtype)
 
     def _turned(self, y: Tensor) -> Tensor:
         """W as pairs (Re W_0, Im W_0, Re W_1, ...), (..., N) to (..., 2 (N//2 + 1))."""
         spectrum = torch.fft.rfft(in_single(y).index_select(-1, self._folded.on(y.device)))
-        return torch.view_as_real(spectrum * self._turn.like(spectrum)).flatten(-2)
+        return torch.view_as_real(spectrum.mul_(self._turn.like(spectrum))).flatten(-2)
 
     def _returned(self, parts: Tensor) -> Tensor:
         """The y that these pairs belong to."""
-        pairs = parts.unflatten(-1, (-1, 2))
-        spectrum = torch.complex(pairs[..., 0], pairs[..., 1])
-        return torch.fft.irfft(spectrum * self._back.like(spectrum), self.size).index_select(
-            -1, self._unfolded.on(parts.device)
-        )
+        spectrum = torch.view_as_complex(parts.unflatten(-1, (-1, 2)))
+        spectrum = spectrum.mul_(self._back.like(spectrum))
+        return torch.fft.irfft(spectrum, self.size).index_select(-1, self._unfolded.on(parts.device))
 
     def dense(self) -> Tensor:
         """D as a (d, N) matrix in float64, from cosines."""

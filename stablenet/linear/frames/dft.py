@@ -59,7 +59,8 @@ class DFT(nn.Module):
 
     def complement(self, y: Tensor) -> Tensor:
         """(I - D^T D) y: two transforms, the frequencies of D left out between them."""
-        return through(self._left, self._left, require_features("DFT", y, self.size))
+        spectrum = torch.fft.fft(_complex(require_features("DFT", y, self.size)))
+        return _real(torch.fft.ifft(spectrum.mul_(self._left_out.like(spectrum.real))), y)
 
     def _product(self, y: Tensor) -> Tensor:
         spectrum = torch.fft.fft(_complex(y), norm="ortho")
@@ -69,10 +70,6 @@ class DFT(nn.Module):
         values = _complex(u)
         spectrum = values.new_zeros(*u.shape[:-1], self.size // 2).index_copy(-1, self._rows.on(u.device), values)
         return _real(torch.fft.ifft(spectrum, norm="ortho"), u)
-
-    def _left(self, y: Tensor) -> Tensor:
-        spectrum = torch.fft.fft(_complex(y))
-        return _real(torch.fft.ifft(spectrum * self._left_out.like(spectrum.real)), y)
 
     def dense(self) -> Tensor:
         """D as a (d, N) matrix in float64, from cosines and sines."""
@@ -92,8 +89,9 @@ class DFT(nn.Module):
 
 
 def _complex(y: Tensor) -> Tensor:
-    pairs = in_single(y).unflatten(-1, (-1, 2))
-    return torch.complex(pairs[..., 0], pairs[..., 1])
+    """Pairs of features as complex numbers: the same memory, if it begins at a pair."""
+    pairs = in_single(y).unflatten(-1, (-1, 2)).contiguous()
+    return torch.view_as_complex(pairs if pairs.storage_offset() % 2 == 0 else pairs.clone())
 
 
 def _real(z: Tensor, like: Tensor) -> Tensor:

@@ -66,24 +66,24 @@ class Hadamard(nn.Module):
 
     def _product(self, y: Tensor) -> Tensor:
         found = self._transform(y * self._signs.like(y)).index_select(-1, self._rows.on(y.device))
-        return found * (1 / math.sqrt(self.size))
+        return found.mul_(1 / math.sqrt(self.size))
 
     def _transpose(self, u: Tensor) -> Tensor:
         rows = self._rows.on(u.device)
         wide = u.new_zeros(*u.shape[:-1], self.size).index_copy(-1, rows, u * (1 / math.sqrt(self.size)))
-        return self._transform(wide) * self._signs.like(u)
+        return self._transform(wide).mul_(self._signs.like(u))
 
     def _left(self, y: Tensor) -> Tensor:
         signs = self._signs.like(y)
-        return self._transform(self._transform(y * signs) * self._left_out.like(y)) * signs
+        return self._transform(self._transform(y * signs).mul_(self._left_out.like(y))).mul_(signs)
 
     def _transform(self, y: Tensor) -> Tensor:
         """H y along the last axis: H_a Y H_b for y = (Y_11, Y_12, ...), both symmetric."""
         first, second = self._first.like(y), self._second.like(y)
         if len(first) == 1:
             return y @ second
-        cells = y.unflatten(-1, (len(first), len(second))) @ second
-        return (first @ cells).flatten(-2)
+        cells = (y.reshape(-1, len(second)) @ second).unflatten(0, (-1, len(first)))
+        return torch.bmm(first.expand(len(cells), -1, -1), cells).reshape(y.shape)
 
     def dense(self) -> Tensor:
         """D as a (d, N) matrix in float64."""
