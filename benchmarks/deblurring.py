@@ -149,7 +149,8 @@ def case(task: tuple[Method, float, Levels, Path, int | None, Path | None, str])
     tolerances = (TOLERANCE, TOLERANCE / 10) if name in TO_THE_END else (TOLERANCE,)
     found = measure(method, scene, noise, levels, tolerances)
     size = " x ".join(map(str, scene.start.shape[-2:]))
-    return {"method": method.name, "noise": noise, "image": image.stem, "size": size, "kernel": name, **found}
+    told = {"method": method.name, "noise": noise, "image": image.stem, "size": size, "kernel": name, "levels": levels}
+    return {**told, **found}
 
 
 def row_of(mine: list[Case], tv: dict[tuple[object, ...], Case]) -> dict[str, object]:
@@ -186,17 +187,30 @@ def table(cases: list[Case]) -> list[dict[str, object]]:
     return rows
 
 
-def carried_out(cases: Iterator[Case], total: int, folder: Path) -> None:
+def carried_out(cases: Iterator[Case], found: list[Case], total: int, folder: Path, kept: Path | None) -> None:
     """Write the table anew after each case, keeping the rows of other noise levels that are there."""
-    file, found = folder / "deblurring.json", list[Case]()
+    file = folder / "deblurring.json"
     earlier = json.loads(file.read_text())["rows"] if file.exists() else []
+
+    def tell(*, show: bool) -> None:
+        rows = table(sorted(found, key=lambda c: [m.name for m in METHODS].index(c["method"])))
+        rows += [row for row in earlier if row["noise"] not in {new["noise"] for new in rows} and list(row) == list(rows[0])]
+        write("deblurring", sorted(rows, key=lambda row: row["noise"]), folder, show=show)
+
     for c in cases:
         found.append(c)
         print(f"{len(found)}/{total} {c['noise']} {c['kernel']} {c['image']} {c['method']}: {c['PSNR']:.2f} dB,", end=" ")
         print(f"SSIM {c['SSIM']:.3f}, {c['evaluations']} evaluations, {c['seconds']:.1f} s", flush=True)
-        rows = table(found)
-        rows += [row for row in earlier if row["noise"] not in {new["noise"] for new in rows} and list(row) == list(rows[0])]
-        write("deblurring", sorted(rows, key=lambda row: row["noise"]), folder, show=len(found) == total)
+        if kept is not None:
+            with kept.open("a") as lines:
+                lines.write(json.dumps(c) + "\n")
+        tell(show=False)
+    tell(show=True)
+
+
+def finished(path: Path | None) -> list[Case]:
+    """The cases of a file, one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path is not None and path.exists() else []
 
 
 def main() -> None:
@@ -209,6 +223,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, help="take the middle of each image")
     parser.add_argument("--tune", type=Path, help="a folder of other images, on which the parameters are chosen first")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of one thread")
+    parser.add_argument("--cases", type=Path, help="a file that keeps finished cases, from which a run goes on")
     parser.add_argument("--output", type=Path, default=RESULTS)
     a = parser.parse_args()
     methods = [m for m in METHODS if (a.methods is None or m.name in a.methods) and m.present]
@@ -234,9 +249,13 @@ def main() -> None:
                 if any((m.name, noise) not in levels for noise in a.noise):
                     print(f"{m.name} is left out: --tune has not chosen its parameters")
             methods = [m for m in methods if all((m.name, noise) in levels for noise in a.noise)]
-            order = itertools.product(a.noise, wanted, a.images, methods)
+            order = list(itertools.product(a.noise, wanted, a.images, methods))
             tasks = [(m, noise, levels[m.name, noise], image, a.crop, a.kernels, k) for noise, k, image, m in order]
-            carried_out(pool.map(case, tasks), len(tasks), a.output)
+            keys = {(m.name, noise, k, image.stem): levels[m.name, noise] for noise, k, image, m in order}
+            done = [c for c in finished(a.cases) if keys.get((c["method"], c["noise"], c["kernel"], c["image"])) == c["levels"]]
+            names = {(c["method"], c["noise"], c["kernel"], c["image"]) for c in done}
+            rest = [t for t in tasks if (t[0].name, t[1], t[6], t[3].stem) not in names]
+            carried_out(pool.map(case, rest), done, len(tasks), a.output, a.cases)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ Levels = dict[str, float]
 Begin = Callable[[Scene, float, Levels, pnp.Stop], tuple[str, Steps]]
 LARGEST_LEVEL = 0.999 * 50 / 255
 MEMORY = 10
-REFRESHES = 4
+REFRESHES = 2
 
 
 @dataclass(frozen=True)
