@@ -19,6 +19,8 @@ FRAMES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "hadamard-one": (lambda: frames.Hadamard(1, 1), (1,)),
     "dct": (lambda: frames.DCT(9, 24), (24,)),
     "dct-high": (lambda: frames.DCT(20, 24), (24,)),
+    "dct-some": (lambda: frames.DCT(5, 16, [13, 0, 8, 7, 15]), (16,)),
+    "dct-some-odd": (lambda: frames.DCT(4, 9, [4, 8, 5, 1]), (9,)),
     "dct-odd": (lambda: frames.DCT(11, 15), (15,)),
     "dct-square": (lambda: frames.DCT(12, 12), (12,)),
     "dct-one": (lambda: frames.DCT(1, 1), (1,)),

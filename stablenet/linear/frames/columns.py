@@ -5,6 +5,8 @@ Source: coherence as in [LyuTsang2021], the largest |<a, b>|/(|a| |b|) over two 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,19 @@ def require_sizes(name: str, dimension: int, size: int) -> None:
     require_positive(dimension=dimension, size=size)
     if dimension > size:
         raise ValueError(f"{name} needs dimension <= size, as D D^T = I does, got {dimension} > {size}")
+
+
+def distinct(frequencies: Iterable[int], count: int, end: int) -> tuple[int, ...]:
+    """The frequencies, if they are `count` different ones in [0, end).
+
+    Raises
+    ------
+    ValueError : telling what is needed.
+    """
+    chosen = tuple(int(k) for k in frequencies)
+    if len(chosen) != count or len(set(chosen)) != count or not all(0 <= k < end for k in chosen):
+        raise ValueError(f"frequencies must be {count} distinct numbers in [0, {end}), got {chosen}")
+    return chosen
 
 
 def largest_cosine(matrix: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The lowest rows of the orthonormal discrete cosine transform as a frame: products by one real FFT [Makhoul1980].
+"""Rows of the orthonormal discrete cosine transform as a frame: products by one real FFT [Makhoul1980].
 
 Source: the rows of the orthonormal DCT-II are orthonormal (docs/theorems.md, O1).
 """
@@ -6,54 +6,54 @@ Source: the rows of the orthonormal DCT-II are orthonormal (docs/theorems.md, O1
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from stablenet.linear.frames.columns import largest_cosine, require_sizes
+from stablenet.linear.frames.columns import distinct, largest_cosine, require_sizes
 from stablenet.linear.products import Table, in_single, require_features, through
 
 
 class DCT(nn.Module):
-    """D_kj = a_k cos(pi k (2 j + 1)/(2 N)), k < d, a_0 = sqrt(1/N), otherwise a_k = sqrt(2/N).
+    """D_kj = a_k cos(pi k (2 j + 1)/(2 N)), a_0 = sqrt(1/N), otherwise a_k = sqrt(2/N), for d frequencies k < N.
 
     With v = (y_0, y_2, ..., y_3, y_1) and W_k = exp(-i pi k/(2 N)) FFT(v)_k: (D y)_k = a_k Re W_k = -a_k Im W_(N-k).
 
     Parameters
     ----------
     dimension, size : d <= N.
+    frequencies : the rows, d distinct numbers in [0, N); the lowest when None, whose columns are alike where they are near.
 
     Shapes: forward (..., N) to (..., d), adjoint (..., d) to (..., N). Half precision is computed in float32.
 
     Raises
     ------
-    ValueError : d > N.
+    ValueError : d > N, or frequencies that do not fit.
     """
 
     axis: int = -1
 
-    def __init__(self, dimension: int, size: int) -> None:
+    def __init__(self, dimension: int, size: int, frequencies: Sequence[int] | None = None) -> None:
         super().__init__()
         require_sizes("DCT", dimension, size)
         self.dimension, self.size = d, n = dimension, size
+        self.frequencies = distinct(range(d) if frequencies is None else frequencies, d, n)
         folded = torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2).flip(0)])
         self._folded, self._unfolded = Table(folded), Table(folded.argsort())
-        half, k = torch.arange(n // 2 + 1), torch.arange(d)
-        angle = half.double() * (math.pi / (2 * n))
-        self._turn, self._back = (
-            Table(torch.polar(torch.ones_like(angle), -angle)),
-            Table(torch.polar(torch.ones_like(angle), angle)),
-        )
-        gains = torch.full((d,), math.sqrt(2 / n), dtype=torch.float64)
-        gains[0] = math.sqrt(1 / n)
+        half, k = torch.arange(n // 2 + 1), torch.tensor(self.frequencies)
+        angle, one = half.double() * (math.pi / (2 * n)), torch.ones(len(half), dtype=torch.float64)
+        self._turn, self._back = Table(torch.polar(one, -angle)), Table(torch.polar(one, angle))
+        gains = torch.where(k > 0, 2.0, 1.0).double().div(n).sqrt()
         # W as pairs of real numbers: X_k is part 2 k up to N/2, minus part 2 (N - k) + 1 beyond
         self._parts = Table(torch.where(2 * k <= n, 2 * k, 2 * (n - k) + 1))
         self._gains = Table(torch.where(2 * k <= n, gains, -gains))
         self._inverse = Table(1 / gains)
-        source = torch.stack([half, n - half], 1).flatten()  # the coefficient of each part; none (a zero) from d on
-        self._source = Table(source.clamp(max=d))
+        places = torch.full((n + 1,), d).index_copy(0, k, torch.arange(d))
+        source = places[torch.stack([half, n - half], 1).flatten()]  # the row of each part, d (a zero) where D has none
+        self._source = Table(source)
         self._signs = Table(torch.tensor([1, -1]).repeat(len(half)))
-        self._left_out = Table((source >= d).double())
+        self._left_out = Table((source == d).double())
 
     def forward(self, y: Tensor) -> Tensor:
         return through(self._product, self._transpose, require_features("DCT", y, self.size))
@@ -92,7 +92,7 @@ class DCT(nn.Module):
 
     def dense(self) -> Tensor:
         """D as a (d, N) matrix in float64, from cosines."""
-        k, j = torch.arange(self.dimension)[:, None], torch.arange(self.size)
+        k, j = torch.tensor(self.frequencies)[:, None], torch.arange(self.size)
         turns = k * (2 * j + 1) % (4 * self.size)
         gains = torch.where(k > 0, 2.0, 1.0).double().div(self.size).sqrt()
         return gains * torch.cos(turns.double() * (math.pi / (2 * self.size)))

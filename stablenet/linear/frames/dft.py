@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stablenet.linear.frames.columns import require_sizes
+from stablenet.linear.frames.columns import distinct, require_sizes
 from stablenet.linear.products import Table, in_single, require_features, through
 
 DRAWS = 64
@@ -114,10 +114,7 @@ def _chosen(count: int, n: int, frequencies: Sequence[int] | str | None) -> tupl
         if frequencies != "subgroup":
             raise ValueError(f'frequencies must be None, numbers or "subgroup", got {frequencies!r}')
         return _subgroup(count, n)
-    chosen = tuple(int(k) for k in frequencies)
-    if len(chosen) != count or len(set(chosen)) != count or not all(0 <= k < n for k in chosen):
-        raise ValueError(f"frequencies must be dimension/2 = {count} distinct numbers in [0, size/2) = [0, {n}), got {chosen}")
-    return chosen
+    return distinct(frequencies, count, n)
 
 
 def _subgroup(order: int, n: int) -> tuple[int, ...]:
