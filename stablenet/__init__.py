@@ -23,6 +23,7 @@ from stablenet import (  # noqa: E402
 )
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify  # noqa: E402
 from stablenet.enforcement import attach, enforce  # noqa: E402
+from stablenet.plugging import plug_in  # noqa: E402
 from stablenet.weights import WeightsRefused, load, save  # noqa: E402
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "linear",
     "networks",
     "spectral",
+    "plug_in",
     "pretrained",
     "proximal",
     "save",

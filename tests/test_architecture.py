@@ -35,7 +35,7 @@ HEAVY = (
 )
 CONTRACT = {
     "activations": ("slope_interval", "Clamp", "LinearSpline", "fuse"),
-    "blocks": ("GradientFlow", "NOK"),
+    "blocks": ("GradientFlow", "NOK", "Reconstructed"),
     "enforcement": ("Substeps", "Step", "Rescale", "enforce", "attach"),
     "linear": ("Dense", "Conv1d", "Conv2d", "Conv3d", "PolyphaseConv2d"),
     "kernels": ("arc_cosine", "neural_optimization"),

@@ -2,5 +2,6 @@
 
 from stablenet.blocks.gradient_flow import GradientFlow
 from stablenet.blocks.nok import NOK
+from stablenet.blocks.reconstructed import Reconstructed
 
-__all__ = ["NOK", "GradientFlow"]
+__all__ = ["NOK", "GradientFlow", "Reconstructed"]
