@@ -60,7 +60,7 @@ class DFT(nn.Module):
     def complement(self, y: Tensor) -> Tensor:
         """(I - D^T D) y: two transforms, the frequencies of D left out between them."""
         spectrum = torch.fft.fft(_complex(require_features("DFT", y, self.size)))
-        return _real(torch.fft.ifft(spectrum.mul_(self._left_out.like(spectrum.real))), y)
+        return _real(torch.fft.ifft(spectrum.mul_(self._left_out.like(spectrum))), y)
 
     def _product(self, y: Tensor) -> Tensor:
         spectrum = torch.fft.fft(_complex(y), norm="ortho")
