@@ -203,7 +203,7 @@ class Scaled:
 def _require(prox: object, met: bool, needed: str) -> None:
     """Refuse parameters out of range, and those that are no finite numbers."""
     values = [getattr(prox, f.name) for f in fields(prox) if f.name != "inner"]  # type: ignore[arg-type]
-    if not met or not all(math.isfinite(value) for value in values):
+    if not met or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
         raise ValueError(f"{prox!r} is no proximal map: it needs {needed}")
 
 

@@ -19,7 +19,7 @@ import stablenet
 from pnp.algorithms.protocol import Applied, Denoise, Needs, grounded
 from pnp.guarantees import Guarantee, Nonincreasing, proximal_gradient
 from pnp.points import Point, combine, length
-from stablenet import blocks, linear, spectral
+from stablenet import blocks, linear, sectors, spectral
 from stablenet.butcher import ButcherTableau
 from stablenet.certificate import Certificate, CertificateTree
 from stablenet.linear.tracking import Power
@@ -130,6 +130,31 @@ def test_a_module_with_a_rule_is_part_of_a_network():
 
     with pytest.raises(stablenet.NotCertified, match="does not inherit"):
         stablenet.certify(Other())
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """phi = 0 for |y_i| <= 1, else infinity; h(v) = clamp(v, -1, 1)."""
+
+    convex = True
+
+    def value(self, y: Tensor, axis: int = -1) -> Tensor:
+        return torch.where((y.abs() > 1).any(axis), torch.inf, 0.0).to(y.dtype)
+
+    def prox(self, v: Tensor, axis: int = -1) -> Tensor:
+        return v.clamp(-1, 1)
+
+
+def test_a_proximal_map_makes_a_block_that_descends_and_with_its_sector_a_certificate():
+    block = blocks.NOK(linear.frames.Haar(3, 10), Boxed(), steps=2).eval()
+    x = 4 * torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert bool((block.objectives(x).diff(dim=0) <= 1e-12).all())
+    with pytest.raises(stablenet.NotCertified, match="sector.*Boxed"):
+        stablenet.certify(block)
+    sectors.sector(Boxed)(lambda prox: sectors.Sector(Fraction(0), Fraction(1)))
+    assert stablenet.certify(block).lipschitz == pytest.approx(1.25**0.5)
+    assert stablenet.certify(block.step(x)).averagedness == pytest.approx(2 / 3)
+    assert attack(block.step(x[:1]), (10,), averagedness=2 / 3).averagedness <= 2 / 3 + 1e-9
 
 
 class Mirror(deepinv.physics.LinearPhysics):

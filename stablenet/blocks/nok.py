@@ -101,6 +101,10 @@ class NOK(nn.Module):
             y = self.prox.prox(shift if y is None else shift + self.frame.complement(y), self.frame.axis)
             yield y
 
+    def descend(self, u: Tensor, y: Tensor) -> Tensor:
+        """y+ for u = R x in place of x: the step that `stablenet.linear.rotation.alternating` takes."""
+        return self.prox.prox(self.frame.adjoint(u) + self.frame.complement(y), self.frame.axis)
+
     def rotated(self, x: Tensor, step: int = 0) -> Tensor:
         """u = R x, at a step where each has its own."""
         return self.rotations[0 if self.tied else step](x) if len(self.rotations) else x

@@ -142,7 +142,7 @@ class Rotation(Protocol):
 parseval: Rules[float] = Rules(
     "proof of D D^T = I",
     NotCertified,
-    "known are {known}; @stablenet.linear.parseval({name}) says how far D D^T is from I, and that `adjoint` is D^T",
+    "known are {known}; @stablenet.linear.parseval({name}) says how far D D^T is from I, and that its other methods are right",
 )
 """An upper bound of |D D^T - I| of frames and rotations by exact class: 0 by construction, measured for a matrix as given."""
 

@@ -44,6 +44,7 @@ LIMITS: dict[str, Callable[[], NOKLimit]] = {
     "soft-scaled": lambda: NOKLimit(NOK(Wavelets(), proximal.SoftThreshold(0.7), scale=0.95)),
     "shifted": lambda: NOKLimit(NOK(Wavelets(), proximal.ShiftedNonnegative(0.3))),
     "relu-scaled": lambda: NOKLimit(NOK(Wavelets(), proximal.Nonnegative(), scale=0.9)),
+    "cosines": lambda: NOKLimit(NOK(frames.Cosines(1, 3), proximal.SoftThreshold(0.5), scale=0.97)),
     "group": lambda: NOKLimit(NOK(Wavelets(), proximal.GroupSoftThreshold(0.8, 2))),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cvxpy
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from stablenet import proximal
 from stablenet.blocks import NOK
 from stablenet.linear import frames
+from stablenet.linear.rotation import Fixed, alternating
 from tests.inventory.proximal import CONVEX, PROXIMAL
 
 FRAMES = {
@@ -19,6 +22,7 @@ FRAMES = {
     "one-row": lambda: frames.Haar(1, 4),
     "hadamard": lambda: frames.Hadamard(9, 64),
     "channels": lambda: frames.Pointwise(frames.DFT(6, 24)),
+    "cosines": lambda: frames.Cosines(1, 2),
 }
 
 
@@ -103,6 +107,23 @@ def written_out(prox: proximal.Proximal, y: cvxpy.Expression) -> tuple[cvxpy.Exp
         return prox.weight * cvxpy.norm1(y), []
     groups = range(0, y.shape[0], prox.group)
     return prox.weight * cvxpy.sum([cvxpy.norm2(y[g : g + prox.group]) for g in groups]), []
+
+
+@pytest.mark.parametrize("frame", ["dft", "haar", "channels"])
+@pytest.mark.parametrize("name", PROXIMAL)
+def test_alternating_with_a_rotation_never_increases_the_objective(name: str, frame: str) -> None:
+    """Procrustes against the steps of the block, for convex and other phi: the block itself tells the objective."""
+    block = NOK(FRAMES[frame](), PROXIMAL[name], rotation=Fixed.random(FRAMES[frame]().dimension, axis=FRAMES[frame]().axis))
+    x = inputs(block, 30)
+    turns, last = itertools.islice(alternating(block.frame, block.descend, x, start=block.rotations[0].dense()), 25), None
+    for rotation, y in turns:
+        before = None if last is None else block.objective(x, last)
+        if before is not None:
+            assert bool((block.objective(x, y) <= before + 1e-12 * (1 + before)).all())  # the step in y, each by itself
+        total = float(block.objective(x, y).sum())
+        block.rotations[0].assign(rotation)
+        assert float(block.objective(x, y).sum()) <= total + 1e-11 * (1 + total)  # the step in R, all together
+        last = y
 
 
 def test_single_precision_is_double_precision_up_to_rounding() -> None:

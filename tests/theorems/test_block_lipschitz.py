@@ -14,6 +14,7 @@ from stablenet import proximal
 from stablenet.blocks import NOK
 from stablenet.blocks.nok import NONEXPANSIVE_SCALE, DescentStep, lipschitz_of_steps
 from stablenet.linear import frames, parseval
+from stablenet.linear.rotation import Cayley, Householder
 from stablenet.rounding import root_up
 from stablenet.sectors import Sector, sector
 from tests.attack import attack
@@ -24,6 +25,7 @@ FRAMES = {
     "haar": lambda: frames.Haar(2, 8),
     "dct": lambda: frames.DCT(3, 8),
     "channels": lambda: frames.Pointwise(frames.DFT(2, 8)),
+    "cosines": lambda: frames.Cosines(1, 2),
 }
 
 
@@ -218,6 +220,32 @@ def test_a_block_altered_after_construction_is_not_certified() -> None:
     block.frame.register_forward_hook(lambda module, x, y: 9 * y)
     with pytest.raises(stablenet.NotCertified, match="hooks"):
         stablenet.certify(block)
+
+
+@pytest.mark.parametrize("rotation", [Householder, Cayley])
+@pytest.mark.parametrize("tied", [True, False])
+def test_learned_rotations_keep_the_constant(rotation: type, tied: bool) -> None:
+    """Trained to enlarge differences, tied or one a step: the certificate stays, and what is found stays below it."""
+    generator = torch.Generator().manual_seed(0)
+    turn = rotation(4, generator=generator)
+    block = NOK(frames.Haar(4, 8), proximal.Nonnegative(), steps=3, rotation=turn, tied=tied)
+    bound = stablenet.certify(block).lipschitz
+    assert len(list(block.parameters())) == (1 if tied else 3)
+    x, e = (torch.randn(16, 4, generator=generator) for _ in range(2))
+    optimizer, seen = torch.optim.Adam(block.parameters(), lr=0.05), []
+    for _ in range(60):
+        ratio = (block(x + e) - block(x)).norm(dim=1) / e.norm(dim=1)
+        seen.append(float(ratio.detach().max()))
+        optimizer.zero_grad()
+        (-ratio.sum()).backward()
+        assert all(bool(p.grad.abs().sum() > 0) for p in block.parameters())
+        optimizer.step()
+    assert stablenet.certify(block).lipschitz == bound == pytest.approx(1.28628, abs=1e-5)
+    assert seen[0] < max(seen) <= bound * (1 + 1e-5)
+    assert largest_gain(block, (4,)) <= bound * (1 + 1e-9)
+    copied = NOK(frames.Haar(4, 8), proximal.Nonnegative(), steps=3, rotation=rotation(4), tied=tied)
+    copied.load_state_dict(block.state_dict())
+    torch.testing.assert_close(copied(x), block(x), rtol=0, atol=0)
 
 
 def test_a_certificate_joins_a_network() -> None:
