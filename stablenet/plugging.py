@@ -74,17 +74,24 @@ class _Reached(Exception):
 
 
 def _shape_of(model: nn.Module, layer: nn.Module, example: Tensor | None) -> tuple[int, ...] | None:
-    """The shape that a layer gives; None where none of the guessed examples reaches it. An example of the caller's must."""
-    for x in _zeros(model) if example is None else (example,):
+    """The shape that a layer gives for an example, which must reach it; None where no guessed one does.
+
+    A guess counts once the layer that it was made for has taken it: what stands before, as Flatten, takes other shapes too.
+    """
+    for taker, x in _zeros(model) if example is None else ((model, example),):
         seen: list[object] = []
+        taken: list[object] = []
+        handle = taker.register_forward_pre_hook(lambda module, inputs, taken=taken: taken.append(inputs))
         try:
             with _noted(layer, seen, after=True), _evaluating(model):
                 _run(model, x)
         except Exception:
             if example is not None:
                 raise
+        finally:
+            handle.remove()
         if seen:
-            return _shape(seen[0])
+            return _shape(seen[0]) if taken else None
     if example is not None:
         raise ValueError("the example does not reach the layer: the model does not call it")
     return None
@@ -101,15 +108,15 @@ def _run(model: nn.Module, x: Tensor) -> None:
         model(x)
 
 
-def _zeros(model: nn.Module) -> Iterator[Tensor]:
-    """Guesses of an input, by the first layer that says what it takes."""
+def _zeros(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Guesses of an input, by the first layer that says what it takes, with that layer."""
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             axes = len(module.kernel_size)
-            yield from (module.weight.new_zeros(2, module.in_channels, *[side] * axes) for side in SIDES)
+            yield from ((module, module.weight.new_zeros(2, module.in_channels, *[side] * axes)) for side in SIDES)
             return
         if isinstance(module, nn.Linear):
-            yield module.weight.new_zeros(2, module.in_features)
+            yield module, module.weight.new_zeros(2, module.in_features)
             return
 
 

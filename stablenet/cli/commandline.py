@@ -15,6 +15,7 @@ from stablenet.cli.attack import AttackCommand
 from stablenet.cli.certify import Certify
 from stablenet.cli.evaluate import Evaluate
 from stablenet.cli.export import Export
+from stablenet.cli.noise import NoiseRobustness
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": Evaluate,
     "attack": AttackCommand,
     "export": Export,
+    "noise-robustness": NoiseRobustness,
     "train": Train,
 }
 DESCRIPTION = "Networks whose stability is proved: train them, certify them, attack them, export them. `--version` tells it."

@@ -121,6 +121,15 @@ def test_where_no_guess_reaches_the_layer_sizes_are_checked_at_the_call():
     assert plug_in(Odd(), layer="first", block=block(4, 10))(torch.rand(2, 3), torch.rand(2, 3)).shape == (2, 4)
 
 
+def test_a_guess_that_no_layer_has_taken_refuses_nothing():
+    """A Linear behind a Flatten tells nothing of the images in front of it."""
+    model = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(2 * 6 * 6, 3))
+    plugged = plug_in(model, layer="0", block=NOK(frames.Cosines(2, 3), proximal.SoftThreshold(0.1)))
+    assert plugged(torch.rand(4, 2, 6, 6)).shape == (4, 3)
+    with pytest.raises(ValueError, match="but the block has dimension 3"):
+        plug_in(model, layer="1", block=block(3, 6), example=torch.rand(4, 2, 6, 6))
+
+
 def test_what_is_no_model_no_block_or_no_tensor_is_refused():
     with pytest.raises(ValueError, match="must be a torch module, got int"):
         plug_in(3, layer="0", block=block(3, 6))
