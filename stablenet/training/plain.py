@@ -58,7 +58,7 @@ def train_plainly(
         logits = network((images.images[drawn].float() / 255).to(device))
         loss = functional.cross_entropy(logits / temperature, images.labels[drawn].to(device))
         if not torch.isfinite(loss):
-            raise ValueError(f"the loss became {float(loss.detach())} at step {step}: take a smaller learning_rate than {learning_rate}")
+            raise ValueError(f"the loss became {loss.item()} at step {step}: take a learning_rate below {learning_rate}")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
