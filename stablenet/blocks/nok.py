@@ -172,11 +172,11 @@ class DescentStep(nn.Module):
         return self.prox.prox(self.shift + self.frame.complement(y), self.frame.axis)
 
 
-def lipschitz_of_steps(held: Sector, steps: int, *, defect: Fraction = Fraction(0)) -> Fraction:
-    """L_T of u -> y_T for h in a sector and |D D^T - I| <= defect, rounded up (docs/theorems.md, K4).
+def lipschitz_of_steps(held: Sector, steps: int, *, defect: Fraction = Fraction(0), rows: bool = False) -> Fraction:
+    """L_T of u -> y_T, or of u -> D y_T for `rows`, h in a sector, |D D^T - I| <= defect, rounded up (docs/theorems.md, K4).
 
     p and q bound the parts of y_t in the rows' space of D and in its kernel, r that of what h is applied to. With the sector
-    [0, 1] and no defect: sqrt(1 + q_(T-1)^2), q_0 = 0, q_(t+1) = (q_t + sqrt(1 + q_t^2))/2.
+    [0, 1] and no defect: sqrt(1 + q_(T-1)^2), q_0 = 0, q_(t+1) = (q_t + sqrt(1 + q_t^2))/2, and (1 + sqrt(1 + q_(T-1)^2))/2.
     """
     middle, radius = (held.low + held.high) / 2, (held.high - held.low) / 2
     p = q = Fraction(0)
@@ -184,7 +184,7 @@ def lipschitz_of_steps(held: Sector, steps: int, *, defect: Fraction = Fraction(
         r = root_up(1 + defect) + defect * p
         length = root_up(r * r + q * q)
         p, q = (fine_up(abs(middle) * part + radius * length) for part in (r, q))
-    return (abs(middle) + radius) * length
+    return root_up(1 + defect) * p if rows else (abs(middle) + radius) * length
 
 
 def _require_parseval(frame: Frame | Rotation) -> None:
@@ -209,13 +209,24 @@ def require_signal(x: Tensor, frame: Frame, training: bool) -> None:
 
 @rule(NOK)
 def _certify(block: NOK) -> CertificateTree:
+    lipschitz, held, defect = constant_of(block)
+    reason = f"{block.steps} steps, h in the sector [{up(held.low)}, {up(held.high)}], |D D^T - I| <= {up(defect)}"
+    return CertificateTree("NOK", Certificate(round_up(lipschitz)), reason)
+
+
+def constant_of(block: NOK, *, rows: bool = False) -> tuple[Fraction, Sector, Fraction]:
+    """An upper bound of the Lipschitz constant of x -> y_T, or of x -> D y_T, with the sector and |D D^T - I| that it rests on.
+
+    Raises
+    ------
+    NotCertified : no sector or no frame is known, or the steps are not as constructed.
+    """
     if type(block.steps) is not int or block.steps < 1 or len(block.rotations) not in (0, 1, block.steps):
         raise NotCertified(f"a block of {block.steps!r} steps and {len(block.rotations)} rotations has no proof")
     held, defect = sector.of(block.prox), Fraction(parseval.of(block.frame))
     turns = [root_up(1 + Fraction(parseval.of(rotation))) for rotation in block.rotations]
-    lipschitz = lipschitz_of_steps(held, block.steps, defect=defect) * max(turns, default=Fraction(1))
-    reason = f"{block.steps} steps, h in the sector [{up(held.low)}, {up(held.high)}], |D D^T - I| <= {up(defect)}"
-    return CertificateTree("NOK", Certificate(round_up(lipschitz)), reason)
+    lipschitz = lipschitz_of_steps(held, block.steps, defect=defect, rows=rows) * max(turns, default=Fraction(1))
+    return lipschitz, held, defect
 
 
 @rule(DescentStep)

@@ -1,6 +1,6 @@
 """What a block makes of its input, back where the input lives: x -> R^T D y_T(x), of x's own shape.
 
-Source: [LyuTsang2021]; the constant is that of T steps (docs/theorems.md, K4) times |D| and |R|, by C1.
+Source: [LyuTsang2021]; the constant is that of T steps within the rows' space of D (docs/theorems.md, K4 and K8).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from torch import Tensor, nn
 
-from stablenet.blocks.nok import NOK
+from stablenet.blocks.nok import NOK, constant_of
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify, rule
 from stablenet.linear import parseval
 from stablenet.rounding import root_up, round_up
@@ -77,8 +77,8 @@ def _certify(module: Reconstructed) -> CertificateTree:
     if type(module.block) is not NOK:
         raise NotCertified(f"R^T D y of a {type(module.block).__name__} has no proof")
     child = certify(module.block)
-    back = root_up(1 + Fraction(parseval.of(module.block.frame)))
+    lipschitz, _, _ = constant_of(module.block, rows=True)
     if len(module.block.rotations):
-        back *= root_up(1 + Fraction(parseval.of(module.block.rotations[-1])))
-    certificate = Certificate(round_up(Fraction(child.lipschitz) * back))
-    return CertificateTree("Reconstructed", certificate, "R^T D after the block", (child,))
+        lipschitz *= root_up(1 + Fraction(parseval.of(module.block.rotations[-1])))
+    reason = "R^T D after the block, which the steps within the kernel of D do not reach"
+    return CertificateTree("Reconstructed", Certificate(round_up(lipschitz)), reason, (child,))

@@ -150,7 +150,7 @@ def test_a_plugged_network_of_certified_layers_is_certified_and_no_search_beats_
     model = plug_in(nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)), layer="0", block=turned).double().eval()
     plug = model[0][1]
     tree = stablenet.certify(plug)
-    assert tree.lipschitz >= stablenet.certify(turned).lipschitz > 1
+    assert stablenet.certify(turned).lipschitz > tree.lipschitz > 1
     norms = [stablenet.certify(layer).lipschitz for layer in (model[0][0], model[1])]
     assert stablenet.certify(model).lipschitz == pytest.approx(tree.lipschitz * norms[0] * norms[1], rel=1e-12)
     found = attack(plug, (6,), averagedness=None, iterations=60, pairs=8, spread=1.0, distances=(0.1, 3.0))

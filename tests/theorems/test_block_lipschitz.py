@@ -11,7 +11,7 @@ import torch
 
 import stablenet
 from stablenet import proximal
-from stablenet.blocks import NOK
+from stablenet.blocks import NOK, Reconstructed
 from stablenet.blocks.nok import NONEXPANSIVE_SCALE, DescentStep, lipschitz_of_steps
 from stablenet.linear import frames, parseval
 from stablenet.linear.rotation import Cayley, Householder
@@ -29,20 +29,20 @@ FRAMES = {
 }
 
 
-def worst_found(steps: int, size: int, *, dimension: int = 2, batch: int = 8, iterations: int = 120, seed: int = 0) -> float:
-    """Ascent on |y_T(x + e) - y_T(x)|/|e| over the rows of D, x and e at once, with ReLU."""
-    generator = torch.Generator().manual_seed(seed)
+def worst_found(steps: int, size: int, *, dimension: int = 2, batch: int = 8, rows: bool = False) -> float:
+    """Ascent on |y_T(x + e) - y_T(x)|/|e| (or |D y_T ...|/|e|) over the rows of D, x and e at once, with ReLU."""
+    generator = torch.Generator().manual_seed(0)
     shapes = ((batch, size, dimension), (batch, 1, dimension), (batch, 1, dimension))
     free = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
     optimizer, best = torch.optim.Adam(free, lr=0.03), 0.0
-    for _ in range(iterations):
+    for _ in range(120):
         d = torch.linalg.qr(free[0])[0].mT
         ends = []
         for x in (free[1] + free[2], free[1]):
             y = torch.relu(x @ d)
             for _ in range(steps - 1):
                 y = torch.relu(y + (x - y @ d.mT) @ d)
-            ends.append(y)
+            ends.append(y @ d.mT if rows else y)
         ratio = (ends[0] - ends[1]).flatten(1).norm(dim=1) / free[2].flatten(1).norm(dim=1)
         best = max(best, float(ratio.detach().max()))
         optimizer.zero_grad()
@@ -57,6 +57,41 @@ def test_the_constant_is_nearly_attained(steps: int, size: int, told: float, nea
     assert bound == pytest.approx(told, abs=1e-3)
     found = worst_found(steps, size, batch=4 if steps == 20 else 24, dimension=1 if steps == 20 else 2)
     assert near * bound < found <= bound * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("steps", "size", "told", "reached"), [(1, 6, 1.0, 0.99), (2, 6, 1.059, 1.02), (10, 12, 1.612, 1.02)])
+def test_what_comes_back_is_not_nonexpansive_either(steps: int, size: int, told: float, reached: float) -> None:
+    """x -> D y_T: (1 + L_T)/2 for the sector [0, 1], and a certificate says no more; ReLU reaches more than 1."""
+    bound = float(lipschitz_of_steps(FIRM, steps, rows=True))
+    assert bound == pytest.approx(told, abs=1e-3)
+    assert bound == pytest.approx((1 + float(lipschitz_of_steps(FIRM, steps))) / 2, rel=1e-14)
+    assert reached < worst_found(steps, size, batch=24, dimension=2, rows=True) <= bound * (1 + 1e-12)
+    module = Reconstructed(NOK(frames.DFT(4, 12), proximal.Nonnegative(), steps=steps))
+    assert stablenet.certify(module).lipschitz == pytest.approx(bound, rel=1e-14)
+
+
+def test_both_constants_are_attained_where_maps_differ_from_step_to_step() -> None:
+    """D = (1, 0): h_t projects onto the line through v/2 + |v|/2 (0, 1), at last that through v or v/2 + |v|/2 (1, 0)."""
+    for steps in (1, 2, 5, 20):
+        y = np.zeros(2)
+        for t in range(steps):
+            v = np.array([1.0, y[1]])
+            size = np.linalg.norm(v)
+            ends = {rows: v / 2 + size / 2 * np.array([1.0, 0.0]) if rows else v for rows in (True, False)}
+            target = v / 2 + size / 2 * np.array([0.0, 1.0])
+            for line in (target, *ends.values()):
+                projected = line * (line @ v) / (line @ line)
+                np.testing.assert_allclose(projected, line, rtol=0, atol=1e-12)  # it is what the projection makes of v
+            if t < steps - 1:
+                y = target
+        assert ends[True][0] == pytest.approx(float(lipschitz_of_steps(FIRM, steps, rows=True)), rel=1e-12)
+        assert np.linalg.norm(ends[False]) == pytest.approx(float(lipschitz_of_steps(FIRM, steps)), rel=1e-12)
+
+
+def test_the_scale_that_makes_what_comes_back_nonexpansive() -> None:
+    held = [Sector(Fraction(0), Fraction(c, 10**6)) for c in (828427, 828428)]
+    assert 1 - 1e-6 < lipschitz_of_steps(held[0], 2000, rows=True) <= 1 < lipschitz_of_steps(held[1], 2000, rows=True)
+    assert Fraction(828427, 10**6) < 2 * math.sqrt(2) - 2 < Fraction(828428, 10**6)
 
 
 def test_the_recursion_in_its_closed_form() -> None:
@@ -92,6 +127,8 @@ def test_the_bound_of_one_step_is_a_bound_over_the_whole_ball() -> None:
         held = Sector(Fraction(low), Fraction(high))
         bound = float(lipschitz_of_steps(held, 4, defect=Fraction(defect)))
         assert bound == pytest.approx(high * np.linalg.norm(v), rel=1e-12)
+        back = float(lipschitz_of_steps(held, 4, defect=Fraction(defect), rows=True))
+        assert back == pytest.approx(math.sqrt(1 + defect) * p, rel=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
