@@ -248,3 +248,15 @@ def test_strengths():
     assert gains[0] > gains[1] > gains[2] > 0.25
     table = json.loads((ROOT / "data/strengths/strengths.json").read_text())["rows"]
     assert table == rows("strengths")
+
+
+def test_noise_robustness():
+    """On digits no block gains five points on the perceptron, parameters within 1 %; neighbors above every network."""
+    found = by("noise_robustness-digits", "network")
+    plain, nearest = found["MLP"], found.pop("nearest neighbor")
+    blocks = {name: row for name, row in found.items() if "NOK" in name}
+    assert len(blocks) >= 3 and all(row["seeds"] == 3 for row in found.values())
+    for name, row in blocks.items():
+        assert abs(row["parameters"] / plain["parameters"] - 1) < 0.01, name
+        assert row["gaussian 0.3"] < plain["gaussian 0.3"] + 5, name
+    assert nearest["gaussian 0.3"] > max(row["gaussian 0.3"] for row in found.values())

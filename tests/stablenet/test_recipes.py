@@ -153,7 +153,7 @@ def test_tableaus_and_policies_are_flags_by_name(capsys):
     assert "leapfrog" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", [name for name in available() if not name.startswith("nok-")])  # an example, no recipe
 def test_recipes_of_shipped_cards_can_be_repeated(name):
     path = data_path(f"weights/{name}.json")
     card = json.loads(path.read_text())
