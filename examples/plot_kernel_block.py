@@ -2,7 +2,8 @@
 
 Run it with `python examples/plot_kernel_block.py`; the figure appears as kernel-block/kernel_block.png. On the left Q at y_0 to
 y_T for three activations, on patches of Fashion-MNIST turned by a rotation that was fitted without labels; on the right the
-accuracy of a small network, trained on clean images with and without a block at its input, against the noise.
+accuracy of a small network, trained on clean images with and without a block behind its first layer, against the
+noise.
 """
 
 from pathlib import Path
@@ -45,12 +46,12 @@ def main(folder: Path = Path("kernel-block")) -> None:
     images = LabeledSource().read(train=True, channels=1)
     patches = (images.images[:200, 0, 10 : 10 + SIDE, 10 : 10 + SIDE].double() / 255).flatten(1)
     curves = falls(patches - patches.mean(1, keepdim=True))
-    backbone = BACKBONES["cnn"]
+    backbone = BACKBONES["mlp"]
     results = []
     for trained, _ in compare(
         lambda: backbone.build(images.shape, 10),
-        lambda: NOK(frames.Cosines(1, 4), proximal.SoftThreshold(0.1)),
-        backbone.places["input"],
+        lambda: NOK(frames.DFT(backbone.features, 2 * backbone.features), proximal.SoftThreshold(0.3)),
+        backbone.places["hidden"],
         images.part(0, 2000),
         images.part(9000, None),
         Comparison(epochs=4, seeds=2),
@@ -61,7 +62,7 @@ def main(folder: Path = Path("kernel-block")) -> None:
     left, right = figure.subplots(1, 2)
     for name, values in curves.items():
         left.plot(range(STEPS + 1), values, marker="o", markersize=3, label=name)
-    left.set(xlabel="step t", ylabel="Q(y_t), mean over 200 patches", title="the forward pass descends", yscale="log")
+    left.set(xlabel="step t", ylabel="Q(y_t), mean over 200 patches", title="the forward pass descends", ylim=(0, None))
     for k, (name, curve) in enumerate(collected(results, "gaussian").items()):
         shares = [[100 * v for v in curve[d]] for d in curve]
         right.plot(list(curve), [sum(s) / len(s) for s in shares], color=f"C{k}", marker="o", markersize=4, label=name)
