@@ -23,7 +23,6 @@ from torch import Tensor, nn
 import pnp
 import stablenet
 from pnp import kernels, strengths
-from pnp.guiding import Guided
 from pnp.scenes.blur import simulate
 from pnp.strengths import Row
 from stablenet.files import aside
@@ -31,7 +30,7 @@ from stablenet.images.reading import read_image
 
 NOISE_LEVELS = (0.01, 0.03, 0.05)
 LEVELS = (1.5, 2.0, 2.5, 3.5, 5.0)
-STRENGTHS = (0.3, 0.45, 0.65, 0.9)
+STRENGTHS = (0.35, 0.5, 0.7)
 RUNGS = {
     "convex": "ridge-convex-gray",
     "averaged": "denoiser-gray-small",
@@ -69,13 +68,15 @@ def mean_psnr(found: list[pnp.Solution], images: list[Tensor]) -> float:
     return sum(-10 * math.log10(e) for e in errors) / len(errors)
 
 
-def descended(denoiser: nn.Module, posed: list[pnp.Problem], level: float, strength: float) -> list[pnp.Solution]:
-    """Of an explicit potential; of a guided one from its own beginning, by its place in the table as it stands."""
+def descended(
+    denoiser: nn.Module, posed: list[pnp.Problem], level: float, strength: float, *, guided: bool
+) -> list[pnp.Solution]:
+    """Of an explicit potential; guided from its own beginning, by that one's place in the table as it stands."""
     chosen: dict[str, Any] = {"scheme": pnp.QuasiNewton(), "stop": pnp.Stop(1e-4, 150)}
     found = []
     for p in posed:
         algorithm, chosen["denoiser_noise_level"] = pnp.Descent(weight=strength / level**2), level * p.noise_level
-        if isinstance(denoiser, Guided):
+        if guided:
             found.append(pnp.solve_guided(algorithm, p, None, denoiser, refreshes=REFRESHES, **chosen))
         else:
             found.append(pnp.solve(algorithm, p, denoiser, **chosen))
@@ -83,7 +84,7 @@ def descended(denoiser: nn.Module, posed: list[pnp.Problem], level: float, stren
 
 
 def search(rung: str, denoiser: nn.Module, posed: list[pnp.Problem], images: list[Tensor]) -> Row:
-    """The best of the grid, level by level while it gets better."""
+    """The best of the grid."""
     noise_level, end = posed[0].noise_level, pnp.prior(denoiser).accepts.max_noise_level or math.inf
     pictures = f"{len(images)} crops of validation photographs, one motion kernel each"
     row = Row("deblurring", rung, "PGD", RUNGS[rung], 1, noise_level, 0.0, 0.0, -math.inf, pictures)
@@ -94,14 +95,11 @@ def search(rung: str, denoiser: nn.Module, posed: list[pnp.Problem], images: lis
     for level in LEVELS:
         if level * noise_level > end:
             break
-        before = row.psnr
         for strength in STRENGTHS:
-            psnr = mean_psnr(descended(denoiser, posed, level, strength), images)
+            psnr = mean_psnr(descended(denoiser, posed, level, strength, guided=rung == "guided"), images)
             print(f"  {rung} noise {noise_level:g} level {level:g} strength {strength:g}: {psnr:.3f} dB", flush=True)
             if psnr > row.psnr:
                 row = replace(row, algorithm="Descent", level=level, strength=strength, psnr=psnr)
-        if row.psnr == before:
-            break
     return row
 
 

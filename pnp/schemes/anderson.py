@@ -17,8 +17,8 @@ from torch import Tensor
 from pnp.bounds import Refused
 from pnp.guarantees import Averaged, EnergyDescends, Guarantee
 from pnp.points import Point, add, column, length, select, subtract
+from pnp.schemes.jumps import LENGTH, landing, refusals
 
-LENGTH = 100.0
 REGULARIZATION = 1e-6
 
 
@@ -81,14 +81,10 @@ class Anderson:
         descends = guarantee.watch if isinstance(guarantee.watch, EnergyDescends) else None
         return Recent(zeros > 0, zeros, zeros, zeros, point, descends=descends)
 
-    def judge(self, energy: Tensor, residual: Tensor, memory: Recent) -> tuple[Tensor, Recent]:
+    def judge(self, energy: Tensor, allowed: Tensor, memory: Recent) -> tuple[Tensor, Recent]:
         """Whether F refuses the point under evaluation, (batch,), and the memory that knows it."""
-        assert memory.descends is not None
-        allowed = memory.descends.allowed(energy, residual)
-        if memory.allowed is None:
-            return memory.jumped, replace(memory, allowed=allowed, refused=memory.jumped)
-        refused = memory.jumped & ~(energy <= memory.allowed)
-        return refused, replace(memory, allowed=torch.where(refused, memory.allowed, allowed), refused=refused)
+        refused, allowed = refusals(memory.jumped, energy, memory.allowed, allowed)
+        return refused, replace(memory, allowed=allowed, refused=refused)
 
     def next(self, k: int, point: Point, image: Point, residual: Tensor, memory: Recent) -> tuple[Point, Recent]:
         first = residual if k == 0 else memory.first
@@ -102,8 +98,8 @@ class Anderson:
         jump, target = length(away), subtract(image, away)
         jumped = ~refused & (jump > 0)
         if memory.descends is not None:
-            target = tuple(t.clamp(0, 1) for t in target) if memory.descends.box else target
-            jumped &= length(subtract(target, point)) <= LENGTH * residual
+            target, short = landing(target, point, residual, memory.descends)
+            jumped &= short
         chosen = select(jumped, target, plain)
         return chosen, replace(
             memory,

@@ -2,7 +2,7 @@
 
 Where T is a gradient step on F, T x - x is -gamma grad F(x) (projected), so that the last m differences s = dx, y = -d(T x - x)
 give an inverse Hessian H by the two-loop recursion, and the jump is x + H (T x - x). It is evaluated; if F there is as low as
-it is known to be at T x, and its length at most LENGTH |x - T x|, it is taken, else the next evaluation is at T x, kept in
+it is known to be at T x, and its length at most 100 |x - T x|, it is taken, else the next evaluation is at T x, kept in
 memory (docs/theorems.md, P10).
 """
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pnp.bounds import Refused
 from pnp.guarantees import EnergyDescends, Guarantee
-from pnp.points import Point, add, column, combine, inner, length, select, subtract
+from pnp.points import Point, add, column, combine, inner, select, subtract
+from pnp.schemes.jumps import landing, refusals
 
-LENGTH = 100.0
 CURVED = 1e-10
 """A pair is left out where <s, y> is less than this share of <y, y>: F is not convex along s."""
 
@@ -60,7 +60,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class QuasiNewton:
-    """The fastest where an energy decides on jumps: 22 evaluations for Anderson's 34 on one deblurred crop.
+    """The fastest where an energy decides on jumps: 46 evaluations for Anderson's 60 and 263 plain ones on one deblurred crop.
 
     Parameters
     ----------
@@ -86,9 +86,8 @@ class QuasiNewton:
 
     def judge(self, energy: Tensor, allowed: Tensor, memory: Tried) -> tuple[Tensor, Tried]:
         """Whether F refuses the point under evaluation, (batch,), and the memory that knows it."""
-        before = allowed if memory.allowed is None else memory.allowed
-        refused = memory.jumped & ~(energy <= before)
-        return refused, replace(memory, allowed=torch.where(refused, before, allowed), refused=refused)
+        refused, allowed = refusals(memory.jumped, energy, memory.allowed, allowed)
+        return refused, replace(memory, allowed=allowed, refused=refused)
 
     def next(self, k: int, point: Point, image: Point, residual: Tensor, memory: Tried) -> tuple[Point, Tried]:
         refused, step, last, pairs = memory.refused, subtract(image, point), memory.last, memory.pairs
@@ -101,10 +100,8 @@ class QuasiNewton:
         taken = torch.where(memory.jumped, (2 * memory.share).clamp(max=1), memory.share)
         share = torch.where(refused, memory.share / 4, taken)
         away = subtract(_towards(step, pairs), step)
-        target = add(image, tuple(column(share, t) * t for t in away))
-        if memory.law.box:
-            target = tuple(t.clamp(0, 1) for t in target)
-        jumped = ~refused & (length(subtract(target, point)) <= LENGTH * residual)
+        target, short = landing(add(image, tuple(column(share, t) * t for t in away)), point, residual, memory.law)
+        jumped = ~refused & short
         jumped &= torch.stack([pair.inverse > 0 for pair in pairs]).any(0) if pairs else torch.zeros_like(refused)
         chosen = select(jumped, target, plain)
         return chosen, replace(memory, plain=plain, jumped=jumped, share=share, last=last, pairs=pairs)

@@ -15,6 +15,8 @@ from pnp.guarantees import ARITHMETIC
 from tests.inventory.denoisers import Shrinkage
 from tests.inventory.energies import POTENTIALS, Bent, Understated
 from tests.inventory.physics import PHYSICS
+from tests.inventory.potentials import POTENTIALS as WILD
+from tests.inventory.potentials import SHAPES
 
 SCHEMES = {"plain": pnp.Plain(), "anderson": pnp.Anderson(), "quasi-newton": pnp.QuasiNewton()}
 LEVEL = 0.05
@@ -43,6 +45,15 @@ def test_the_problem_gives_value_and_gradient_at_once(problem: pnp.Problem) -> N
     value, gradient = problem.value_and_gradient(x)
     torch.testing.assert_close(value, problem.value(x))
     torch.testing.assert_close(gradient, problem.gradient(x))
+
+
+@pytest.mark.parametrize("scheme", ["anderson", "quasi-newton"])
+@pytest.mark.parametrize("potential", [name for name, shape in SHAPES.items() if shape.channels == 1])
+def test_jumps_pay(potential: str, scheme: str, problem: pnp.Problem) -> None:
+    """Where F decides on them, a quarter of the plain evaluations is enough."""
+    ridge, stop = WILD[potential]().double(), pnp.Stop(1e-7, 3000)
+    plain, fast = (pnp.solve(pnp.Descent(), problem, ridge, scheme=SCHEMES[s], stop=stop) for s in ("plain", scheme))
+    assert plain.converged and fast.converged and fast.iterations < 0.25 * plain.iterations
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
