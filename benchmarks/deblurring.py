@@ -3,9 +3,10 @@
 `python benchmarks/deblurring.py --images SET3C/*.png --kernels Levin09.npz`: each image, made gray and whole, behind each
 kernel of the file, a uniform one of 9 x 9 and a Gaussian of 25 x 25 and deviation 1.6, with circular convolution and noise of
 seed 0, not clipped, started at the blurred image. What a method may choose is fixed for each noise level by
-`--tune BSDS500/val`, on crops of other images. Each run goes on to the tolerance; behind the kernels of TO_THE_END also to a
-tenth of it, which tells what the stop has left. Seconds are processor seconds of one thread; those of a guided run are of all
-its stages. Figures marked published were not measured here. How many cases and crops the committed tables are of, they say.
+`--tune BSDS500/val`, on crops of other images, or for the explicit rungs, with `--table`, what the package takes. Each run goes
+on to the tolerance; behind the kernels of TO_THE_END also to a tenth of it, which tells what the stop has left. Seconds are
+processor seconds of one thread; those of a guided run are of all its stages. Figures marked published were not measured here.
+How many cases and crops the committed tables are of, they say.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 import pnp
-from pnp import kernels
+from pnp import kernels, strengths
 from pnp.scenes.blur import simulate
 from pnp.scenes.scene import Scene
 from stablenet.images.photographs import as_bytes
@@ -106,6 +107,25 @@ def measure(method: Method, scene: Scene, noise: float, levels: Levels, toleranc
 def parameters(rows: list[dict[str, Any]]) -> dict[tuple[str, float], Levels]:
     """What was chosen for each method and noise level."""
     return {(r["method"], r["noise"]): {k: r[k] for k in ("level", "weight") if r[k] != ""} for r in rows}
+
+
+RUNGS = {"convex ridge": "convex", "weakly convex ridge": "weakly-convex", "guided": "guided"}
+
+
+def of_the_table() -> list[dict[str, object]]:
+    """What the package takes for its rungs, chosen on crops of validation photographs by benchmarks/strengths.py."""
+    found: list[dict[str, object]] = []
+    for method, rung in RUNGS.items():
+        for row in strengths.rows():
+            if row.rung == rung:
+                values: dict[str, object] = {
+                    "method": method,
+                    "noise": row.noise_level,
+                    "level": row.level,
+                    "weight": row.strength,
+                }
+                found.append({**values, "PSNR on the crops": row.psnr, "parameters tried": "", "crops": row.pictures})
+    return found
 
 
 def tried(method: Method, noise: float, levels: Levels, image: Path, kernel: tuple[Path, str]) -> float:
@@ -222,6 +242,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[m.name for m in METHODS], help="these alone")
     parser.add_argument("--crop", type=int, help="take the middle of each image")
     parser.add_argument("--tune", type=Path, help="a folder of other images, on which the parameters are chosen first")
+    parser.add_argument("--table", action="store_true", help="the rungs take what the package takes (data/strengths)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of one thread")
     parser.add_argument("--cases", type=Path, help="a file that keeps finished cases, from which a run goes on")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -231,6 +252,10 @@ def main() -> None:
     chosen = (
         json.loads((file if file.exists() else RESULTS / file.name).read_text())["rows"] if a.images or file.exists() else []
     )
+    if a.table:
+        table_rows = of_the_table()
+        chosen = [r for r in chosen if r["method"] not in {row["method"] for row in table_rows}] + table_rows
+        write(PARAMETERS, chosen, a.output, show=False)
     for m in METHODS:
         if not m.present:
             print(f"{m.name} is left out: {m.weights or m.package} is missing")

@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--gray", type=Path, nargs="*", default=[], help="folders of gray test images")
     parser.add_argument("--color", type=Path, nargs="*", default=[], help="folders of color test images")
     parser.add_argument("--tune", type=Path, help="folder on which the weight of total variation is picked")
+    parser.add_argument("--noise", type=int, nargs="+", default=[5, 15, 25, 40], help="in units of 1/255; color never at 5")
     parser.add_argument("--images", type=int, help="only the first so many of each folder")
     parser.add_argument("--seeds", type=int, default=3, help="of ours and the fast peers")
     parser.add_argument("--slow-seeds", type=int, default=3, help="of deepinv's TV, BM3D and networks")
@@ -215,7 +216,7 @@ def main() -> None:
     for channels, folders, numbers in ((1, a.gray, (5, 15, 25, 40)), (3, a.color, (15, 25, 40))):
         kind = "gray" if channels == 1 else "color"
         networks = [ours(name, a.seeds) for name in available() if f"-{kind}" in name and name not in a.skip]
-        for number in numbers:
+        for number in (n for n in numbers if n in a.noise):
             methods = list(networks)
             if not a.only_ours:
                 factor = best_factor(a.tune, channels, number / 255)
@@ -240,8 +241,8 @@ def main() -> None:
                         if number in table:
                             values = (f"{name} (published)", guarantee, table[number], *[""] * (len(COLUMNS) - 5))
                             rows.append(dict(zip(COLUMNS, (label, number, *values), strict=True)))
-    here = {row["images"] for row in rows}
-    rows += [row for row in earlier.values() if row["images"] not in here or is_a_peer(row)]
+    here = {(row["images"], row["noise"]) for row in rows}
+    rows += [row for row in earlier.values() if (row["images"], row["noise"]) not in here or is_a_peer(row)]
     rows.sort(key=lambda row: (row["images"], row["noise"]))
     write("denoising", rows, a.output)
 

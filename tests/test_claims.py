@@ -241,6 +241,14 @@ def test_the_docs_show_a_classifiers_step_as_measured():
     assert shows(share, 100 * ours["share of enforcement"])
 
 
+def test_the_readme_shows_the_potentials_as_their_cards_do():
+    for name, row in table(README, "ridge-gray", "ridge-convex-gray", "denoiser-gray-guided", "ridge-color").items():
+        card = json.loads((ROOT / f"data/weights/{name}.json").read_text())
+        assert row["parameters"].replace(",", "") == str(card["parameters"])
+        for level in ("5", "15", "25", "40"):
+            assert shows(row[level], card["validation"][f"psnr_{level}"])
+
+
 def test_strengths():
     """A quarter of a decibel at noise 0.05 and more below, in the table that the package reads too."""
     measured = {(row["rung"], row["noise_level"]): row["psnr"] for row in rows("strengths")}

@@ -62,8 +62,11 @@ LADDER: tuple[Rung, ...] = (
 )
 """From the strictest theorem to the one that gives up most."""
 
-PREFERRED: tuple[Name, ...] = ("weakly-convex", "averaged", "convex")
-"""By the picture that they give in equal seconds (benchmarks/results/strengths.md)."""
+PREFERRED: dict[Task, tuple[Name, ...]] = {
+    "deblurring": ("weakly-convex", "averaged", "convex"),
+    "denoising": ("guided", "weakly-convex", "averaged", "convex"),
+}
+"""By the picture that they give in equal seconds (benchmarks/results/strengths.md and denoising.md)."""
 
 
 def rung_named(name: Name) -> Rung:
@@ -84,7 +87,7 @@ def denoiser_for(asked: Name | None, task: Task, channels: int) -> str:
     ------
     InputError : no denoiser of that rung is bundled.
     """
-    for name in PREFERRED if asked is None else (asked,):
+    for name in PREFERRED[task] if asked is None else (asked,):
         found = bundled(rung_named(name), task, channels)
         if found is not None:
             return found

@@ -18,7 +18,7 @@ from stablenet.tableaus import HEUN
 from stablenet.training import precision
 from stablenet.training.denoiser import initial
 from stablenet.training.losses import absolute, charbonnier
-from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, RidgeRecipe, conflicts, recipe_of_card
+from stablenet.training.recipe import ClassifierRecipe, DenoiserRecipe, GuidedRecipe, RidgeRecipe, conflicts, recipe_of_card
 from stablenet.training.schedule import LearningSchedule
 from tests.stablenet.trainings import STEPS, classifier_recipe, denoiser_recipe, ridge_recipe
 
@@ -157,10 +157,11 @@ def test_tableaus_and_policies_are_flags_by_name(capsys):
 def test_recipes_of_shipped_cards_can_be_repeated(name):
     path = data_path(f"weights/{name}.json")
     card = json.loads(path.read_text())
-    kind = {"classifier": ClassifierRecipe, "ridge": RidgeRecipe, "denoiser": DenoiserRecipe}[card["kind"]]
+    kinds = {"classifier": ClassifierRecipe, "ridge": RidgeRecipe, "guided": GuidedRecipe, "denoiser": DenoiserRecipe}
+    kind = kinds[card["kind"]]
     recipe, entries = recipe_of_card(kind, path), card["recipe"]
     for key, value in recipe_entries(entries).items():
-        found = getattr(recipe.architecture, key) if key in card["architecture"] else getattr(recipe, key)
+        found = getattr(recipe.architecture, key) if hasattr(recipe.architecture, key) else getattr(recipe, key)
         assert json.loads(json.dumps(found)) == value, key
     for key, value in entries["schedule"].items():
         assert getattr(recipe.schedule, key) == value

@@ -16,7 +16,7 @@ from torchvision.transforms import functional as transforms
 import stablenet
 from stablenet import potential
 from stablenet.bundled import available, data_path
-from stablenet.evaluation import evaluate
+from stablenet.evaluation import OwnGuide, evaluate
 from stablenet.images.photographs import BundledPhotographs, FolderImages, add_noise
 from stablenet.networks.proximal_point import proximal_map
 from stablenet.weights import pretrained, read_card
@@ -24,7 +24,8 @@ from tests.attack import attack
 
 PHOTOGRAPHS = {1: ("camera", "coins", "brick", "grass"), 3: ("astronaut", "coffee", "chelsea", "rocket")}
 TOLERANCE = 0.02
-DENOISERS = [name for name in available() if name.startswith("denoiser-")]
+GUIDED = [name for name in available() if name.endswith("-guided")]
+DENOISERS = [name for name in available() if name.startswith("denoiser-") and name not in GUIDED]
 SMALL = [name for name in DENOISERS if name.endswith("-small")]
 MIDDLE = 160
 MIDDLES = {
@@ -86,6 +87,18 @@ def test_the_potentials_are_proved_and_denoise(name):
         assert energy.shape == (len(image),) and (energy >= 0).all()
     level = 25 / 255
     assert evaluate(network, [middle], (level,))[level] == pytest.approx(RIDGE_MIDDLES[name], abs=TOLERANCE / 10)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_the_guided_ones_are_proved_for_every_guide_and_see_more_than_their_potential(name):
+    network = pretrained(name)
+    whole = BundledPhotographs(channels=network.channels, names=PHOTOGRAPHS[network.channels][:1])
+    middle, level = transforms.center_crop(whole[0], [MIDDLE, MIDDLE]), 25 / 255
+    for guide in (middle[None] / 255, 1e6 * torch.randn(1, network.channels, 21, 18)):
+        certificate = stablenet.certify(network.prepare(guide, level)).certificate
+        assert certificate.is_firmly_nonexpansive
+    guided, plain = (evaluate(n, [middle], (level,))[level] for n in (OwnGuide(network), network.ridge))
+    assert guided > plain + 0.2
 
 
 def counted(function):
