@@ -57,7 +57,7 @@ class ImplicitProx(torch.autograd.Function):
         hessian = level.hessian(x)
         v = conjugate_gradients(lambda p: p + hessian(p), grad)
         with torch.enable_grad():
-            along = -_pairing(level, x, v, bank, bends, scales)
+            along = -pairing(level, x, v, bank, bends, scales)
         return v, *torch.autograd.grad(along, (bank, bends, scales)), None, None, None, None
 
 
@@ -99,7 +99,7 @@ def _shifted(level: Level, weights: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda p: p + _weighed(level, weights, p)
 
 
-def _pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, scales: Tensor) -> Tensor:
+def pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, scales: Tensor) -> Tensor:
     """<v, grad R(x)> = <W v, s phi(W x/s)>, differentiable in the weights."""
     matrix, size = product_matrix(bank).to(level.matrix.dtype), bank.shape[-1]
     s = scales.repeat(1, 4)[:, None, None, None]
@@ -110,13 +110,18 @@ def _pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, sc
 
 @torch.no_grad()
 def conjugate_gradients(
-    operator: Callable[[Tensor], Tensor], right: Tensor, tolerance: float | None = None, iterations: int | None = None
+    operator: Callable[[Tensor], Tensor],
+    right: Tensor,
+    tolerance: float | None = None,
+    iterations: int | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
-    """x with operator(x) = right up to a relative tolerance, or after so many iterations (none: TOLERANCE, ITERATIONS), each
-    image by itself; the operator is positive."""
+    """x with operator(x) = right up to a tolerance relative to `right`, or after so many iterations (none: TOLERANCE,
+    ITERATIONS), each image by itself, from `start` or zero; the operator is positive."""
     tolerance, iterations = tolerance or TOLERANCE, iterations or ITERATIONS
-    x, residual, direction = torch.zeros_like(right), right, right
-    size = first = _inner(residual, residual)
+    x = torch.zeros_like(right) if start is None else start
+    residual = right if start is None else right - operator(start)
+    direction, size, first = residual, _inner(residual, residual), _inner(right, right)
     for _ in range(iterations):
         image = operator(direction)
         rate = size / _inner(direction, image).clamp_min(torch.finfo(right.dtype).tiny)

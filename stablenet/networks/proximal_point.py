@@ -21,12 +21,19 @@ GROWTH = 20.0
 
 
 def proximal_map(
-    gradient: Callable[[Tensor], Tensor], y: Tensor, potential: Potential, *, accuracy: float, max_iterations: int = 500
+    gradient: Callable[[Tensor], Tensor],
+    y: Tensor,
+    potential: Potential,
+    *,
+    accuracy: float,
+    max_iterations: int = 500,
+    start: Tensor | None = None,
 ) -> Denoised:
     """argmin |x - y|^2/2 + R(x), each image by itself; `gradient` is R's.
 
     accuracy : of the root mean square over an image's pixels; what the bound says where the iteration stops is in `error`,
         also where it stops earlier, at the precision of the numbers or after max_iterations.
+    start : where the iteration begins; y if none is given.
 
     A step that lets |grad E| rise beyond GROWTH times its smallest is taken back, and 1/(1 + U) is taken from the best point:
     that step lessens E by at least |grad E|^2/(2 (1 + U)), so that the iteration comes to the minimum from anywhere.
@@ -41,7 +48,8 @@ def proximal_map(
         raise ValueError(f"accuracy must be positive, got {accuracy}")
     margin, safe = 1 - potential.weak_convexity, 1 / (1 + potential.smoothness_above)
     goal = max(accuracy * margin, 8 * torch.finfo(y.dtype).eps) * math.sqrt(y[0].numel())
-    x, slope = y, gradient(y)
+    x = y if start is None else start
+    slope = x - y + gradient(x)
     best, best_slope, smallest = x, slope, _norm(slope)
     step = torch.full_like(smallest, safe)
     for k in range(max_iterations):

@@ -1,0 +1,126 @@
+"""The training of `denoiser-gray-guided`: python benchmarks/potentials/train_guided.py BSDS500 runs/guided --ridge ridge-gray.
+
+The loss and the network of `stablenet train guided`, with fused products (fused.py) and batches that are visited several times
+(pool.py): each guide is made as in use, the potential's own estimate, then the last result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+
+import torch
+from fused import Fused
+from pool import LEVELS, Batch, Photographs, averaged, options, steps
+from torch import Tensor
+
+import stablenet
+from stablenet.bundled import weights_path
+from stablenet.networks import Guided, Ridge, profiles
+from stablenet.networks.guided import Guidance
+from stablenet.networks.implicit import conjugate_gradients
+from stablenet.networks.proximal_point import proximal_map
+from stablenet.potential import certify
+from stablenet.training.recipe import GuidedRecipe
+
+ACCURACY = 5e-4
+FIRST, AGAIN = (25, 15), (10, 6)
+"""Iterations of the resolvent and of its derivative, at the first visit and at the others."""
+OUTLIER = 3.0
+"""A gradient longer than so many times the running mean is shortened to that."""
+
+
+def weights(guided: Guided, fused: Fused, guide: Tensor, levels: Tensor) -> Tensor:
+    """m (cells, 4 pixels x features), differentiable in the network that sets them."""
+    with torch.no_grad():
+        u = fused.features(guide).view(fused.batch, -1, 4, fused.outputs).float()
+        v = u / fused.scales[:, None, None, :]
+        seen = (v, profiles.weight(v, fused.bends.t().contiguous()))
+        shape = (fused.batch, fused.rows, fused.columns, -1)
+        v, weight = (t.reshape(shape).permute(0, 3, 1, 2) for t in seen)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = guided.weighing(v, weight, levels)
+    return found.permute(0, 2, 3, 1).reshape(len(u) * fused.rows * fused.columns, -1)
+
+
+def differentiate(guided: Guided, batch: Batch, recipe: GuidedRecipe) -> list[float]:
+    """Gradients of the loss on a batch, every refresh of the guide in it, into the network; the losses."""
+    ridge, size = guided.ridge, (batch.clean.shape[-2], batch.clean.shape[-1])
+    fused = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(batch.levels), size)
+    if "guide" not in batch.found:
+        with torch.no_grad():
+            found = proximal_map(fused.gradient, batch.noisy, certify(ridge), accuracy=ACCURACY, max_iterations=50)
+        batch.found["guide"] = found.image
+    guide, losses = batch.found["guide"], []
+    for stage in range(recipe.refreshes):
+        m = weights(guided, fused, guide, batch.levels)
+        resolvent = fused.weighted(m.detach().bfloat16().contiguous())
+
+        def operator(p: Tensor, resolvent=resolvent) -> Tensor:
+            return p + resolvent(p)
+
+        last = batch.found.get(f"x{stage}"), batch.found.get(f"v{stage}")
+        forward, backward = FIRST if last[0] is None else AGAIN
+        start = guide if last[0] is None else last[0]
+        x = conjugate_gradients(operator, batch.noisy, ACCURACY, forward, start).requires_grad_(True)
+        loss = recipe.loss(x, batch.clean, batch.levels) / recipe.refreshes
+        (gradient,) = torch.autograd.grad(loss, x)
+        x = x.detach()
+        v = conjugate_gradients(operator, gradient, 2e-2, backward, last[1])
+        with torch.no_grad():
+            length = v.abs().amax().clamp_min(1e-30)  # bfloat16 has no room for numbers this small
+            along = -(fused.features(x).float() * fused.features(v / length).float()) * length
+        m.backward(along)
+        batch.found |= {f"x{stage}": x, f"v{stage}": v}
+        guide = x
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def write(a: argparse.Namespace, average: Guided, photographs: Photographs, recipe: GuidedRecipe, count: int) -> None:
+    """Weights and card, with PSNR on the six crops."""
+    guided = copy.deepcopy(average).requires_grad_(False).eval()
+    scores = {
+        f"psnr_{k}": photographs.score(guided.denoise(photographs.noisy_crops(k), k / 255, refreshes=a.refreshes))
+        for k in LEVELS
+    }
+    note = f"each batch was visited {a.visits} times, its resolvents solved from where they stood"
+    stablenet.save(guided, a.output, recipe=json.loads(recipe.to_json()), steps=count, validation=scores, note=note)
+    print(count, {name: round(value, 3) for name, value in scores.items()}, flush=True)
+
+
+def main() -> None:
+    parser = options(__doc__ or "", minutes=50.0, rate=1e-3, pool=32, visits=3, decay=0.998)
+    parser.add_argument("--ridge", default="ridge-gray", help="a shipped name or a path")
+    parser.add_argument("--start", help="a guided denoiser whose network is trained on")
+    parser.add_argument("--refreshes", type=int, default=2)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    ridge = stablenet.load(weights_path(a.ridge), kind="ridge")
+    assert isinstance(ridge, Ridge)
+    torch.manual_seed(a.seed)
+    recipe = GuidedRecipe(start=a.ridge, refreshes=a.refreshes, batch_size=a.batch, patch_size=a.patch, seed=a.seed)
+    shape = recipe.architecture
+    guided = Guided(Guidance(ridge.requires_grad_(False), shape.width, shape.dilations, shape.steepest))
+    if a.start is not None:
+        guided.weighing.load_state_dict(stablenet.load(weights_path(a.start), kind="guided").weighing.state_dict())
+    network = guided.weighing.to(memory_format=torch.channels_last)
+    photographs, average = Photographs(a.photographs, ridge.channels, a.seed + 1), copy.deepcopy(guided)
+    optimizer, mean, count = torch.optim.Adam(network.parameters(), lr=a.rate, betas=(0.9, 0.99)), 0.0, 0
+    for step in steps(photographs, a, ridge.max_noise_level):
+        optimizer.zero_grad()
+        differentiate(guided, step.batch, recipe)
+        found = float(torch.nn.utils.clip_grad_norm_(network.parameters(), OUTLIER * mean or 1e9))
+        mean = found if step.index == 0 else 0.98 * mean + 0.02 * min(found, OUTLIER * mean)
+        optimizer.param_groups[0]["lr"] = a.rate * step.rate
+        optimizer.step()
+        averaged(average, guided, step.index, a.decay)
+        count = step.index + 1
+        if step.looks:
+            write(a, average, photographs, recipe, count)
+    write(a, average, photographs, recipe, count)
+
+
+if __name__ == "__main__":
+    main()
