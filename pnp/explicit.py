@@ -56,8 +56,10 @@ def potential_of(module: nn.Module) -> Potential | None:
 
 
 def is_guided(module: nn.Module) -> bool:
-    """Whether the potential is a quadratic whose weights a guide has set."""
-    return type(module) is Reweighted or (type(module) is Channelwise and is_guided(module.denoiser))
+    """Whether the potential is a quadratic whose weights a network has set from a guide."""
+    if type(module) is Channelwise:
+        return is_guided(module.denoiser)
+    return type(module) is Reweighted and module.learned
 
 
 def energy(module: nn.Module, x: Tensor, sigma: float) -> Tensor:

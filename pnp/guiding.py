@@ -146,9 +146,15 @@ def guided_stages(
         level = _level(algorithm, problem, denoiser, image, clipped) if level is None else level
         last = index == refreshes
         if index == 0 and not last and isinstance(denoiser, Begins):
-            estimate = yield Stage(0, _beginning(problem, denoiser.beginning, image))
+            first = _beginning(problem, denoiser.beginning, image)
+            estimate = yield Stage(0, first)
             assert estimate is not None
             image = estimate
+            if denoiser.beginning is denoiser and isinstance(algorithm, Descent):  # reweighted, on the same energy
+                begun = first.algorithm
+                assert isinstance(begun, Descent)
+                level = first.denoiser_noise_level if denoiser_noise_level is None else level
+                algorithm = replace(algorithm, weight=algorithm.weight or begun.weight)
             continue
         run = plan(
             algorithm,

@@ -118,7 +118,7 @@ class Guided(nn.Module):
         levels = checked_levels(sigma, guide, self.max_noise_level)
         with torch.no_grad():
             found = self.weights(guide, levels)
-            return Reweighted(self.ridge.bank(), found, (guide.shape[-2], guide.shape[-1]), levels)
+            return Reweighted(self.ridge.bank(), found, (guide.shape[-2], guide.shape[-1]), levels, learned=True)
 
     def weights(self, guide: Tensor, levels: Tensor) -> Tensor:
         """m (batch, rows, columns, 4, 4 filters) of cells, differentiable in the weights of the network that sets them."""

@@ -32,6 +32,7 @@ class Reweighted(nn.Module):
     weights : m >= 0, (batch, rows, columns, 4, 4 filters) of the cells of 2 x 2 pixels.
     size : height and width of the images.
     noise_level : (batch,) that of the guide.
+    learned : whether a network has set the weights, so that they majorize no potential's energy.
 
     Raises
     ------
@@ -42,9 +43,11 @@ class Reweighted(nn.Module):
     weights: Tensor
     noise_level: Tensor
 
-    def __init__(self, bank: Tensor, weights: Tensor, size: tuple[int, int], noise_level: Tensor) -> None:
+    def __init__(
+        self, bank: Tensor, weights: Tensor, size: tuple[int, int], noise_level: Tensor, *, learned: bool = False
+    ) -> None:
         super().__init__()
-        self.channels, self.size = bank.shape[1], size
+        self.channels, self.size, self.learned = bank.shape[1], size, learned
         for name, value in (("bank", bank), ("weights", weights), ("noise_level", noise_level)):
             self.register_buffer(name, value.detach().clone())
 

@@ -147,19 +147,11 @@ def test_shipped_cards_name_their_parts(name):
     path = data_path(f"weights/{name}.safetensors")
     card = card_of(path)
     assert card["format"] == 2
-<<<<<<< HEAD
-    if card["kind"] not in ("ridge", "sequential"):  # made of no blocks of a tableau
+    if card["kind"] not in ("ridge", "guided", "sequential"):  # made of no blocks of a tableau
         assert card["architecture"]["tableau"] == "Euler"
         assert card["architecture"]["policy"] == {"name": "rescale", "steps": 1}
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    if name.endswith("-small") or card["kind"] in ("ridge", "sequential"):
-=======
-    if card["kind"] not in ("ridge", "guided"):  # made of no blocks
-        assert card["architecture"]["tableau"] == "Euler"
-        assert card["architecture"]["policy"] == {"name": "rescale", "steps": 1}
-    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    if name.endswith("-small") or card["kind"] in ("ridge", "guided"):
->>>>>>> 6ae8144 (Ship a guided denoiser)
+    if name.endswith("-small") or card["kind"] in ("ridge", "guided", "sequential"):
         assert cards.describe(pretrained(name)) == {"kind": card["kind"], "architecture": card["architecture"]}
 
 

@@ -103,7 +103,7 @@ def found(tmp_path_factory) -> dict[str, tuple[int, str]]:
         ("evaluate", "noise 0.1569 (40/255): PSNR"),
         ("evaluate device", "noise 0.1000 (26/255): PSNR"),
         ("export pt2", "wrote"),
-        ("train help", "usage: stablenet train {denoiser,ridge,classifier}"),
+        ("train help", "usage: stablenet train {denoiser,ridge,guided,classifier}"),
         ("train denoiser help", "--schedule.learning-rate"),
     ],
 )
