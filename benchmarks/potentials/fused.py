@@ -33,7 +33,8 @@ def library() -> ctypes.CDLL:
     """
     folder = Path(tempfile.mkdtemp(prefix="fused-"))
     target, source = folder / "fused.so", Path(__file__).with_suffix(".cpp")
-    command = ["g++", "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", str(source), "-o", str(target)]
+    # without -ffast-math, which would make this whole process flush subnormal numbers to zero
+    command = ["g++", "-O3", "-march=native", "-shared", "-fPIC", str(source), "-o", str(target)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
