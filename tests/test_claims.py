@@ -80,6 +80,14 @@ def test_denoising():
             ahead.append(ours - max(v for k, v in here.items() if k.startswith("TV")))
             published += [here["CRR-NN (published)"] - ours] if "CRR-NN (published)" in here else []
             below += [v - ours for k, v in here.items() if k.startswith("BM3D")]
+    guided = [
+        here["denoiser-gray-guided"] - here["BM3D (published)"]
+        for noise in (15, 25)
+        for here in [
+            {r["method"]: float(r["PSNR"]) for r in rows("denoising") if (r["images"], r["noise"]) == ("bsd68 (68)", noise)}
+        ]
+    ]
+    assert min(guided) >= 0.3
     assert min(ahead) >= 0.4
     assert len(published) == 3 and max(published) <= 0.07
     assert len(below) >= 5 and min(below) >= 0.5
@@ -247,6 +255,16 @@ def test_the_readme_shows_the_potentials_as_their_cards_do():
         assert row["parameters"].replace(",", "") == str(card["parameters"])
         for level in ("5", "15", "25", "40"):
             assert shows(row[level], card["validation"][f"psnr_{level}"])
+
+
+def test_the_readme_shows_the_potentials_on_bsd68_as_measured():
+    text = " ".join(README.split())
+    shown = dict(re.findall(r"`(ridge-gray|denoiser-gray-guided|denoiser-gray)` (?:has )?([\d. /]+)(?: dB| at 5)", text))
+    shown |= dict.fromkeys(["denoiser-gray"], re.search(r"for ([\d. /]+) of `denoiser-gray`", text).group(1))
+    for name, cells in shown.items():
+        measured = {r["noise"]: r["PSNR"] for r in rows("denoising") if (r["images"], r["method"]) == ("bsd68 (68)", name)}
+        for noise, cell in zip((5, 15, 25, 40), cells.split(" / "), strict=False):
+            assert shows(cell.strip(), measured[noise]), (name, noise)
 
 
 def test_strengths():
