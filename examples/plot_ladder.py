@@ -61,7 +61,7 @@ def guide(scene: Scene, network: nn.Module) -> pnp.Solution:
         scene.physics,
         network,
         noise_level=NOISE_LEVEL,
-        refreshes=4,
+        refreshes=2,
         clipped=False,
         stop=pnp.Stop(TOLERANCE, 1500),
     )
