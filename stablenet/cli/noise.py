@@ -29,7 +29,7 @@ class NoiseRobustness:
 
     images: tyro.conf.OmitArgPrefixes[LabeledSource] = LabeledSource()
     backbone: Literal["mlp", "cnn"] = "mlp"
-    place: Literal["input", "hidden"] = "input"
+    place: Literal["input", "hidden"] = "hidden"
     """Where the block stands: on the image, with the frame of all cosines of a window, or on the first hidden features."""
     window: int = 4
     """Side of the cosines at the input."""

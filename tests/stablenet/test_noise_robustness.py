@@ -120,7 +120,7 @@ def test_the_command_takes_the_images_that_ship(tmp_path, capsys):
         (("--place", "hidden", "--frame", "hadamard", "--frame-size", "300"), "power of two"),
         (("--deviations", "-1"), "deviations must be finite"),
         (("--data", "absent"), "absent"),
-        (("--window", "40"), "at least 40 pixels a side"),
+        (("--place", "input", "--window", "40"), "at least 40 pixels a side"),
     ],
 )
 def test_bad_requests_are_one_line_and_write_nothing(arguments, text, capsys, tmp_path):
