@@ -40,7 +40,11 @@ class OwnGuide(nn.Module):
 
 @torch.inference_mode()
 def evaluate(denoiser: ImageDenoiser, images: Items, noise_levels: Sequence[float], *, seed: int = 0) -> dict[float, float]:
-    """Mean PSNR in dB over a dataset at each noise level; image k gets the noise of seed + k, the same at any level."""
+    """Mean PSNR in dB over a dataset at each noise level; image k gets the noise of seed + k, the same at any level.
+
+    A guided denoiser is taken as `OwnGuide`.
+    """
+    denoiser = OwnGuide(denoiser) if isinstance(denoiser, Guided) else denoiser
     device = next(denoiser.parameters()).device
     table = {}
     for level in noise_levels:

@@ -28,7 +28,7 @@ class Evaluate(Common):
 
     def run(self) -> None:
         """Print one line a noise level."""
-        from stablenet.evaluation import OwnGuide, evaluate
+        from stablenet.evaluation import evaluate
         from stablenet.images.photographs import FolderImages
         from stablenet.networks import Guided
 
@@ -37,7 +37,6 @@ class Evaluate(Common):
         print(certify(network).certificate)
         if type(network) is Guided:
             print("with the guide held fixed; here each estimate is its own guide, of which map no theorem speaks")
-            network = OwnGuide(network)
         tables = [evaluate(network, images, self.noise_levels, seed=1000 * k) for k in range(self.seeds)]
         for level in self.noise_levels:
             mean = sum(table[level] for table in tables) / len(tables)

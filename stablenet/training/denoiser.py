@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stablenet.activations import fuse
 from stablenet.bundled import weights_path
-from stablenet.evaluation import ImageDenoiser, OwnGuide, evaluate
+from stablenet.evaluation import ImageDenoiser, evaluate
 from stablenet.images.photographs import Items, add_noise, random_patches, some_flat
 from stablenet.networks.denoiser import Denoiser
 from stablenet.networks.guided import Guidance, Guided
@@ -98,12 +98,11 @@ def train(
     fabric = fabric or fabric_on("auto")
     fabric.launch()
     model = initial(recipe) if model is None else model
-    fuse(model, fused and isinstance(model, Denoiser) and _can_compile())
+    fuse(model, fused and not isinstance(model, Ridge | Guided) and _can_compile())
     levels = (5 / 255, 15 / 255, 25 / 255, 50 / 255) if recipe.noise_level is None else (recipe.noise_level,)
 
     def validate(average: nn.Module) -> dict[str, float]:
         fuse(average, False)
-        average = OwnGuide(average) if isinstance(average, Guided) else average
         return {f"psnr_{round(255 * k)}": v for k, v in evaluate(cast(ImageDenoiser, average), validation, levels).items()}
 
     task = Task(
