@@ -50,10 +50,19 @@ class OnPhotographs:
     """Where to train; cuda:1 is the second GPU."""
     devices: int = 1
     """How many devices to train on (lightning-fabric)."""
+    recipe: Annotated[denoiser.Photographic, FLAT] = field(default_factory=DenoiserRecipe)
 
     def __post_init__(self) -> None:
         if self.devices < 1 or self.validation_count < 1:
             raise ValueError(f"devices and validation_count must be >= 1, got {self.devices}, {self.validation_count}")
+
+    def session(self) -> Session:
+        """The run, with its images read."""
+        return self.session_of(self.recipe)
+
+    def run(self) -> Path:
+        """Train; returns the path of the weights."""
+        return self.session().run()
 
     def session_of(self, recipe: denoiser.Photographic, *, fused: bool = False) -> Session:
         """The run, with its images read."""
@@ -84,10 +93,6 @@ class TrainDenoiser(OnPhotographs):
         """The run, with its images read."""
         return self.session_of(self.recipe, fused=self.fused)
 
-    def run(self) -> Path:
-        """Train; returns the path of the weights."""
-        return self.session().run()
-
 
 @dataclass(frozen=True)
 class TrainRidge(OnPhotographs):
@@ -98,14 +103,6 @@ class TrainRidge(OnPhotographs):
     name: str = "ridge"
     recipe: Annotated[RidgeRecipe, FLAT] = field(default_factory=RidgeRecipe)
 
-    def session(self) -> Session:
-        """The run, with its images read."""
-        return self.session_of(self.recipe)
-
-    def run(self) -> Path:
-        """Train; returns the path of the weights."""
-        return self.session().run()
-
 
 @dataclass(frozen=True)
 class TrainGuided(OnPhotographs):
@@ -115,14 +112,6 @@ class TrainGuided(OnPhotographs):
     output: Path = Path("runs/guided")
     name: str = "guided"
     recipe: Annotated[GuidedRecipe, FLAT] = field(default_factory=GuidedRecipe)
-
-    def session(self) -> Session:
-        """The run, with its images read."""
-        return self.session_of(self.recipe)
-
-    def run(self) -> Path:
-        """Train; returns the path of the weights."""
-        return self.session().run()
 
 
 def open_images(folders: tuple[Path, ...], channels: int, exclude: tuple[str, ...] = ()) -> FolderImages | BundledPhotographs:
