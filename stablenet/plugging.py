@@ -198,13 +198,8 @@ def fit_rotation(block: NOK, x: Tensor, *, rounds: int = 20) -> Tensor:
     rotation = _require_fitted("the block", block)
     if not torch.isfinite(x).all():
         raise ValueError("what arrives at the block holds NaN or infinity")
-    frame, prox = block.frame, block.prox
-
-    def step(u: Tensor, y: Tensor) -> Tensor:
-        return prox.prox(frame.adjoint(u) + frame.complement(y), frame.axis)
-
     objectives = []
-    pairs = alternating(frame, step, x, start=rotation.dense())
+    pairs = alternating(block.frame, block.descend, x, start=rotation.dense())
     for _, (matrix, y) in zip(range(rounds), pairs, strict=False):
         rotation.assign(matrix)
         objectives.append(block.objective(x, y).double().sum())
