@@ -43,13 +43,11 @@ class Guided(Protocol):
 
 
 @runtime_checkable
-class Begins(Protocol):
+class Begins(Guided, Protocol):
     """A guided denoiser with an explicit potential whose own run makes the first guide."""
 
     @property
     def beginning(self) -> nn.Module: ...
-
-    def prepare(self, guide: Tensor, sigma: float) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -142,20 +140,18 @@ def guided_stages(
     clipped = clipped and not isinstance(algorithm, Descent)
     image = problem.start if start is None else start
     level = denoiser_noise_level
-    for index in range(refreshes + 1):
+    done = 0
+    if refreshes > 0 and isinstance(denoiser, Begins):
+        first, weight = _beginning(problem, denoiser.beginning, image)
+        estimate = yield Stage(0, first)
+        assert estimate is not None
+        image, done = estimate, 1
+        if denoiser.beginning is denoiser and isinstance(algorithm, Descent):  # reweighted, on the same energy
+            level = first.denoiser_noise_level if level is None else level
+            algorithm = replace(algorithm, weight=algorithm.weight or weight)
+    for index in range(done, refreshes + 1):
         level = _level(algorithm, problem, denoiser, image, clipped) if level is None else level
         last = index == refreshes
-        if index == 0 and not last and isinstance(denoiser, Begins):
-            first = _beginning(problem, denoiser.beginning, image)
-            estimate = yield Stage(0, first)
-            assert estimate is not None
-            image = estimate
-            if denoiser.beginning is denoiser and isinstance(algorithm, Descent):  # reweighted, on the same energy
-                begun = first.algorithm
-                assert isinstance(begun, Descent)
-                level = first.denoiser_noise_level if denoiser_noise_level is None else level
-                algorithm = replace(algorithm, weight=algorithm.weight or begun.weight)
-            continue
         run = plan(
             algorithm,
             problem,
@@ -170,10 +166,11 @@ def guided_stages(
         image = estimate
 
 
-def _beginning(problem: Problem, potential: nn.Module, image: Tensor) -> Run:
-    """Descent with a potential that needs no guide."""
+def _beginning(problem: Problem, potential: nn.Module, image: Tensor) -> tuple[Run, float | None]:
+    """Descent with a potential that needs no guide, and its weight."""
     made = prepare(potential, channels=image.shape[1])
-    return plan(Descent(), problem, made, scheme=QuasiNewton(), stop=EARLIER, start=image)
+    settled = Descent().settle(problem, made)
+    return plan(settled, problem, made, scheme=QuasiNewton(), stop=EARLIER, start=image), settled.weight
 
 
 def _prior(denoiser: Guided, guide: Tensor, level: float, clipped: bool) -> Prior:

@@ -86,12 +86,12 @@ def _guided(denoiser: nn.Module, noisy: Tensor, noise_level: float) -> nn.Module
     """The map that is frozen at the last of a few guides, each the estimate of the one before."""
     assert isinstance(denoiser, Guided)
     guide, channelwise = noisy, noisy.shape[1] > 1 and prior(denoiser).accepts.channels == 1
-    refreshes = REFRESHES + 1
+    done = 0
     if isinstance(denoiser, Begins):
-        refreshes -= 1
+        done = 1
         first = prepare(denoiser.beginning, channels=noisy.shape[1]).at(noise_level)
         guide, _ = first.within(noisy, ACCURACY * noisy[0].numel() ** 0.5)
-    for _ in range(refreshes):
+    for _ in range(done, REFRESHES + 1):
         seen = guide.reshape(-1, 1, *guide.shape[-2:]) if channelwise else guide
         frozen = denoiser.prepare(seen.detach(), noise_level)
         frozen = Channelwise(frozen) if channelwise else frozen
