@@ -104,7 +104,7 @@ static void pairing_(const half* u, const half* w, half* of_u, half* of_w, const
 extern "C" {
 
 // What the kernels at each cell see, less the brightness of the cell in the middle: (cells, q q channels). channels = 4 inputs.
-void gather(const float* cells, half* out, long batch, long rows, long columns, long q, long channels) {
+int gather(const float* cells, half* out, long batch, long rows, long columns, long q, long channels) {
   int across = columns + q - 1, down = rows + q - 1, row = q * channels;
   float mean[1024];
   for (int b = 0; b < batch; b++)
@@ -121,10 +121,11 @@ void gather(const float* cells, half* out, long batch, long rows, long columns, 
           for (int t = 0; t < row; t++) out[t] = narrow(seen[t] - mean[t]);
         }
       }
+  return 0;
 }
 
 // The transpose of seeing.
-void fold(const half* parts, float* cells, long batch, long rows, long columns, long q, long channels) {
+int fold(const half* parts, float* cells, long batch, long rows, long columns, long q, long channels) {
   int across = columns + q - 1, down = rows + q - 1, row = q * channels;
   memset(cells, 0, sizeof(float) * (long)batch * down * across * channels);
   for (int b = 0; b < batch; b++)
@@ -134,10 +135,12 @@ void fold(const half* parts, float* cells, long batch, long rows, long columns, 
           float* seen = cells + (((long)b * down + r + i) * across + c) * channels;
           for (int t = 0; t < row; t++) seen[t] += wide(parts[t]);
         }
+  return 0;
 }
 
-void times(half* u, const half* weights, long count) {
+int times(half* u, const half* weights, long count) {
   for (long k = 0; k < count; k += 16) store(u + k, _mm512_mul_ps(load(u + k), load(weights + k)));
+  return 0;
 }
 
 int gradient(half* u, const float* s, const float* a, const float* t, long batch, long rows, long n, long segments) {

@@ -46,13 +46,8 @@ def library() -> ctypes.CDLL:
 def _call(name: str, *arguments: Tensor | int) -> None:
     """Tensors by address, rows and counts as they are; a status that is not 0 is an unknown number of segments."""
     given = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_long(a) for a in arguments]
-    function = getattr(library(), name)
-    function.restype = ctypes.c_int
-    if name in ("gradient", "slope", "pairing") and function(*given) != 0:
+    if getattr(library(), name)(*given) != 0:
         raise ValueError(f"{name} is compiled for 4 to 8 segments")
-    elif name in ("gather", "fold", "times"):
-        function.restype = None
-        function(*given)
 
 
 class Fused:

@@ -69,8 +69,7 @@ def differentiate(guided: Guided, batch: Batch, recipe: GuidedRecipe) -> list[fl
         x = x.detach()
         v = conjugate_gradients(operator, gradient, 2e-2, backward, last[1])
         with torch.no_grad():
-            length = v.abs().amax().clamp_min(1e-30)  # bfloat16 has no room for numbers this small
-            along = -(fused.features(x).float() * fused.features(v / length).float()) * length
+            along = -(fused.features(x).float() * fused.features(v).float())
         m.backward(along)
         batch.found |= {f"x{stage}": x, f"v{stage}": v}
         guide = x
