@@ -69,8 +69,8 @@ class ImplicitResolvent(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, y: Tensor, bank: Tensor, weights: Tensor, half: bool = False) -> Tensor:
-        level = _linear(bank, y, half)
-        x = y - conjugate_gradients(_shifted(level, weights), _weighed(level, weights, y), *RESOLVENT)
+        level = Level.linear(bank, (y.shape[-2], y.shape[-1]), half=half)
+        x = y - conjugate_gradients(_shifted(level, weights), level.weighted(y, weights), *RESOLVENT)
         context.save_for_backward(x, bank, weights)
         context.half = half
         return x
@@ -78,25 +78,15 @@ class ImplicitResolvent(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, bank, weights = context.saved_tensors
-        level = _linear(bank, x, context.half)
+        level = Level.linear(bank, (x.shape[-2], x.shape[-1]), half=context.half)
         v = conjugate_gradients(_shifted(level, weights), grad)
         inside = level.inside(x)
         u, w = (features(level.wide(image), level.matrix, level.kernel_size) * inside for image in (x, v))
         return v, None, -u * w, None
 
 
-def _linear(bank: Tensor, x: Tensor, half: bool) -> Level:
-    """The products of a bank alone."""
-    nothing = bank.new_zeros(len(bank) // 4, 1)
-    return Level(bank, nothing, nothing.T + 1, (x.shape[-2], x.shape[-1]), half=half)
-
-
-def _weighed(level: Level, weights: Tensor, x: Tensor) -> Tensor:
-    return level.mapped(x, lambda rows, u: u.mul_(weights[:, rows]))
-
-
 def _shifted(level: Level, weights: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda p: p + _weighed(level, weights, p)
+    return lambda p: p + level.weighted(p, weights)
 
 
 def pairing(level: Level, x: Tensor, v: Tensor, bank: Tensor, bends: Tensor, scales: Tensor) -> Tensor:

@@ -38,6 +38,16 @@ class Level:
         reach, q = self.kernel_size // 2, taps(self.kernel_size)
         self.before, self.after = reach, tuple(n % 2 + 2 * (q - 1) - reach for n in size)
 
+    @staticmethod
+    def linear(bank: Tensor, size: tuple[int, int], *, half: bool = False) -> Level:
+        """The products of a bank alone, without a profile."""
+        nothing = bank.new_zeros(len(bank) // 4, 1)
+        return Level(bank, nothing, nothing.T + 1, size, half=half)
+
+    def weighted(self, x: Tensor, m: Tensor) -> Tensor:
+        """W^T m W x, m (batch, rows, columns, 4, 4 filters) of cells."""
+        return self.mapped(x, lambda rows, u: u.mul_(m[:, rows]))
+
     def wide(self, x: Tensor) -> Tensor:
         """The image with all that the kernels see, its sides even."""
         return extended(x, self.before, (self.after[0], self.after[1]))

@@ -61,8 +61,7 @@ class Reweighted(nn.Module):
     def gradient(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """W^T m W x."""
         self._check(x, sigma)
-        level = self._level()
-        return level.mapped(x, lambda rows, u: u.mul_(self.weights[:, rows]))
+        return Level.linear(self.bank, self.size).weighted(x, self.weights)
 
     @torch.no_grad()
     def energy_and_gradient(self, x: Tensor, sigma: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -81,28 +80,24 @@ class Reweighted(nn.Module):
         accuracy : of the root mean square over the pixels of an image.
         """
         self._check(y, sigma)
-        level, m = self._level(), self.weights
+        level, m = Level.linear(self.bank, self.size), self.weights
         goal = max(accuracy, 8 * torch.finfo(y.dtype).eps) * math.sqrt(y[0].numel())
-        x, residual = y, -level.mapped(y, lambda rows, u: u.mul_(m[:, rows]))
+        x, residual = y, -level.weighted(y, m)
         direction, size = residual, _inner(residual, residual)
         for _ in range(200):
             if bool((size <= goal**2).all()):
                 break
-            image = direction + level.mapped(direction, lambda rows, u: u.mul_(m[:, rows]))
+            image = direction + level.weighted(direction, m)
             rate = size / _inner(direction, image).clamp_min(torch.finfo(y.dtype).tiny)
             x, residual = x + rate * direction, residual - rate * image
             before, size = size, _inner(residual, residual)
             direction = residual + size / before.clamp_min(torch.finfo(y.dtype).tiny) * direction
-        exact = y - x - level.mapped(x, lambda rows, u: u.mul_(m[:, rows]))
+        exact = y - x - level.weighted(x, m)
         return Denoised(x, torch.linalg.vector_norm(exact.flatten(1), dim=1).double())
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """prox_R(x)."""
         return self.denoise(x, sigma).image
-
-    def _level(self) -> Level:
-        nothing = self.bank.new_zeros(len(self.bank) // 4, 1)
-        return Level(self.bank, nothing, nothing.T + 1, self.size)
 
     def _check(self, x: Tensor, sigma: float | Tensor | None) -> None:
         check_image(self, x, self.bank.dtype)
