@@ -50,6 +50,13 @@ class Begins(Guided, Protocol):
     def beginning(self) -> nn.Module: ...
 
 
+@runtime_checkable
+class Restores(Guided, Protocol):
+    """A guided denoiser that is told how noisy the measurement was from which its guide was restored."""
+
+    def prepare_behind(self, guide: Tensor, sigma: float, noise_level: float) -> nn.Module: ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """One of the runs: planned, and which it is, 0 for the first."""
@@ -155,7 +162,7 @@ def guided_stages(
         run = plan(
             algorithm,
             problem,
-            _prior(denoiser, image, level, clipped),
+            _prior(denoiser, image, level, clipped, problem.noise_level),
             denoiser_noise_level=level,
             scheme=scheme,
             stop=stop if last else EARLIER,
@@ -173,18 +180,22 @@ def _beginning(problem: Problem, potential: nn.Module, image: Tensor) -> tuple[R
     return plan(settled, problem, made, scheme=QuasiNewton(), stop=EARLIER, start=image), settled.weight
 
 
-def _prior(denoiser: Guided, guide: Tensor, level: float, clipped: bool) -> Prior:
+def _prior(denoiser: Guided, guide: Tensor, level: float, clipped: bool, noise_level: float) -> Prior:
     """The map of a guide that nobody else can change, on each channel where it is gray and the image is not."""
     guide = guide.detach().clone()
     by_channel = accepts.of(denoiser).channels == 1 and guide.shape[1] > 1
-    frozen = denoiser.prepare(guide.reshape(-1, 1, *guide.shape[-2:]) if by_channel else guide, level)
+    guide = guide.reshape(-1, 1, *guide.shape[-2:]) if by_channel else guide
+    if isinstance(denoiser, Restores):
+        frozen = denoiser.prepare_behind(guide, level, noise_level)
+    else:
+        frozen = denoiser.prepare(guide, level)
     frozen = Channelwise(frozen) if by_channel else frozen
     return prior(Clipped(frozen) if clipped else frozen)  # Descent has the box in itself
 
 
 def _level(algorithm: Algorithm, problem: Problem, denoiser: Guided, guide: Tensor, clipped: bool) -> float:
     """The noise level that the algorithm settles from the certificate, which is the same for all guides and levels."""
-    made = _prior(denoiser, guide, problem.noise_level, clipped)
+    made = _prior(denoiser, guide, problem.noise_level, clipped, problem.noise_level)
     made = replace(made, accepts=accepts.of(denoiser))
     chosen = algorithm.settle(problem, made)
     return chosen.denoiser_noise_level(problem, made)

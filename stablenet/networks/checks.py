@@ -55,6 +55,14 @@ def checked_levels(sigma: float | Tensor | None, x: Tensor, largest: float) -> T
     return levels.expand(len(x)).contiguous()
 
 
+def checked_noise(noise_level: float | Tensor, x: Tensor) -> Tensor:
+    """(batch,) standard deviations of a measurement's noise, or a ValueError."""
+    noise = torch.as_tensor(noise_level, dtype=x.dtype, device=x.device).reshape(-1)
+    if noise.numel() not in (1, len(x)) or not bool((torch.isfinite(noise) & (noise >= 0)).all()):
+        raise ValueError(f"noise_level must be finite and >= 0, a number or one per image ({len(x)}), got {noise.tolist()}")
+    return noise.expand(len(x)).contiguous()
+
+
 def interpolation(levels: Tensor, knots: Tensor) -> Tensor:
     """(batch, knots): the weights of linear interpolation between the knots of the noise level."""
     right = (levels[:, None] >= knots).sum(1).clamp(1, len(knots) - 1)  # ONNX has no searchsorted

@@ -15,12 +15,14 @@ from torch.nn import functional
 
 from stablenet.certificate import Certificate, CertificateTree, NotCertified, certify
 from stablenet.certificate import rule as certificate_rule
-from stablenet.networks.checks import check_image, checked_levels, is_recorded, require_fixed
+from stablenet.networks.checks import check_image, checked_levels, checked_noise, is_recorded, require_fixed
 from stablenet.networks.implicit import ImplicitResolvent
 from stablenet.networks.reweighted import Reweighted
 from stablenet.networks.ridge import Ridge
 
 REFERENCE = 25 / 255
+LARGEST_RATIO = 5.0
+"""Of the level to the noise of the measurement, beyond which a network sees no difference."""
 SMALLEST, LARGEST = 3e-5, 0.98
 
 
@@ -43,26 +45,28 @@ class Guidance:
 
 
 class Weighing(nn.Module):
-    """Features v = W g/s and the noise level to weights in (0, steepest): a residual network on cells of 2 x 2 pixels."""
+    """Features v = W g/s and noise levels to weights in (0, steepest): a residual network on cells of 2 x 2 pixels."""
 
     def __init__(self, features: int, width: int, dilations: tuple[int, ...], steepest: float) -> None:
         super().__init__()
         self.steepest = steepest
-        self.inp = nn.Conv2d(2 * features + 1, width, 1)
+        self.inp = nn.Conv2d(2 * features + 2, width, 1)
         self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in dilations)
         self.out = nn.Conv2d(width, features, 1)
         nn.init.zeros_(self.out.weight)
         if self.out.bias is not None:
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, v: Tensor, weight: Tensor, levels: Tensor) -> Tensor:
+    def forward(self, v: Tensor, weight: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         """(batch, features, rows, columns), steepest sigmoid(logit(weight/steepest) + what was learned).
 
-        The network sees log(1 + |v|), with and without the sign of v.
+        levels (batch,) of the map, noise (batch,) of the measurement behind the guide. The network sees log(1 + |v|), with
+        and without the sign of v, and the logarithms of the level and of its ratio to the noise.
         """
-        loudness = torch.log((levels + 1e-7) / REFERENCE)[:, None, None, None].expand(len(v), 1, *v.shape[2:])
+        ratio = ((levels + 1e-7) / (noise + 1e-7)).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
+        told = torch.log(torch.stack([(levels + 1e-7) / REFERENCE, ratio], 1))[:, :, None, None]
         size = torch.log1p(v.abs())
-        hidden = self.inp(torch.cat([size, torch.copysign(size, v), loudness], 1))
+        hidden = self.inp(torch.cat([size, torch.copysign(size, v), told.expand(len(v), 2, *v.shape[2:])], 1))
         for layer in self.body:
             hidden = hidden + layer(functional.relu(hidden))
         share = (weight / self.steepest).clamp(SMALLEST, LARGEST)
@@ -107,33 +111,39 @@ class Guided(nn.Module):
         return self.ridge.max_noise_level
 
     def prepare(self, guide: Tensor, sigma: float | Tensor) -> Reweighted:
-        """x -> D_guide(x, sigma): the weights are computed here, once.
+        """x -> D_guide(x, sigma), the guide an image with noise of this level or what was made of one; see `prepare_behind`."""
+        return self.prepare_behind(guide, sigma, sigma)
+
+    def prepare_behind(self, guide: Tensor, sigma: float | Tensor, noise_level: float | Tensor) -> Reweighted:
+        """x -> D_guide(x, sigma), the guide restored from a measurement of this noise level; the weights are computed here.
 
         Raises
         ------
-        ValueError : the guide requires a gradient (it would follow x), or is no image of the network's channels.
+        ValueError : the guide requires a gradient (it would follow x), or is no image of the network's channels; a noise level
+            that is negative or not finite.
         """
         require_fixed(guide)
         check_image(self, guide, self.ridge.kernels.dtype)
         levels = checked_levels(sigma, guide, self.max_noise_level)
+        noise = checked_noise(noise_level, guide)
         with torch.no_grad():
-            found = self.weights(guide, levels)
+            found = self.weights(guide, levels, noise)
             return Reweighted(self.ridge.bank(), found, (guide.shape[-2], guide.shape[-1]), levels, learned=True)
 
-    def weights(self, guide: Tensor, levels: Tensor) -> Tensor:
+    def weights(self, guide: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         """m (batch, rows, columns, 4, 4 filters) of cells, differentiable in the weights of the network that sets them."""
         with torch.no_grad(), torch.autocast(guide.device.type, enabled=False):
             v, weight = self.ridge.level(guide, levels).looked_at(guide)
         shape = v.shape
         seen = (t.flatten(3).permute(0, 3, 1, 2) for t in (v, weight))
-        return self.weighing(*seen, levels).permute(0, 2, 3, 1).reshape(shape)
+        return self.weighing(*seen, levels, noise).permute(0, 2, 3, 1).reshape(shape)
 
     @torch.no_grad()
     def denoise(self, y: Tensor, sigma: float | Tensor, *, refreshes: int = 2) -> Tensor:
         """y denoised: the ridge's estimate is the first guide, each result the next; no Lipschitz bound holds of this map."""
         guide = self.ridge(y, sigma)
         for _ in range(refreshes):
-            guide = self.prepare(guide, sigma)(y)
+            guide = self.prepare(guide, sigma).denoise(y, start=guide).image
         return guide
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None, *, guide: Tensor | None = None) -> Tensor:
@@ -148,7 +158,8 @@ class Guided(nn.Module):
         if is_recorded(self.weighing, x):
             require_fixed(guide)
             check_image(self, x, self.ridge.kernels.dtype)
-            found = self.weights(guide, checked_levels(sigma, guide, self.max_noise_level))
+            levels = checked_levels(sigma, guide, self.max_noise_level)
+            found = self.weights(guide, levels, levels)
             half = torch.is_autocast_enabled(x.device.type)
             return ImplicitResolvent.apply(x, self.ridge.bank().detach(), found, half)
         return self.prepare(guide, sigma)(x)

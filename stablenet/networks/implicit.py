@@ -105,21 +105,27 @@ def conjugate_gradients(
     tolerance: float | None = None,
     iterations: int | None = None,
     start: Tensor | None = None,
+    *,
+    goal: float | None = None,
 ) -> Tensor:
-    """x with operator(x) = right up to a tolerance relative to `right`, or after so many iterations (none: TOLERANCE,
-    ITERATIONS), each image by itself, from `start` or zero; the operator is positive."""
-    tolerance, iterations = tolerance or TOLERANCE, iterations or ITERATIONS
+    """x with operator(x) = right, each image by itself, from `start` or zero; the operator is positive.
+
+    It ends where all residuals are at most `tolerance` |right| (none: TOLERANCE) or, where a goal is given, at most the goal,
+    or after so many iterations (none: ITERATIONS).
+    """
+    iterations, tiny = iterations or ITERATIONS, torch.finfo(right.dtype).tiny
     x = torch.zeros_like(right) if start is None else start
     residual = right if start is None else right - operator(start)
-    direction, size, first = residual, _inner(residual, residual), _inner(right, right)
+    direction, size = residual, _inner(residual, residual)
+    enough = (tolerance or TOLERANCE) ** 2 * _inner(right, right) if goal is None else goal**2
     for _ in range(iterations):
-        image = operator(direction)
-        rate = size / _inner(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
-        x, residual = x + rate * direction, residual - rate * image
-        new = _inner(residual, residual)
-        if bool((new <= tolerance**2 * first).all()):
+        if bool((size <= enough).all()):
             break
-        direction, size = residual + new / size.clamp_min(torch.finfo(right.dtype).tiny) * direction, new
+        image = operator(direction)
+        rate = size / _inner(direction, image).clamp_min(tiny)
+        x, residual = x + rate * direction, residual - rate * image
+        before, size = size, _inner(residual, residual)
+        direction = residual + size / before.clamp_min(tiny) * direction
     return x
 
 

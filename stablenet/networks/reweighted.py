@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from stablenet.certificate import CertificateTree, NotCertified
 from stablenet.certificate import rule as certificate_rule
 from stablenet.networks.checks import check_image
+from stablenet.networks.implicit import conjugate_gradients
 from stablenet.networks.level import Level
 from stablenet.potential import Denoised, Potential, certify, rule
 from stablenet.rounding import round_up
 from stablenet.spectral import convolution_upper_bound
 
-ACCURACY = 1e-3
+ACCURACY, ITERATIONS = 1e-3, 200
 
 
 class Reweighted(nn.Module):
@@ -74,26 +75,25 @@ class Reweighted(nn.Module):
         return self.energy_and_gradient(x, sigma)[0]
 
     @torch.no_grad()
-    def denoise(self, y: Tensor, sigma: float | Tensor | None = None, *, accuracy: float = ACCURACY) -> Denoised:
+    def denoise(
+        self, y: Tensor, sigma: float | Tensor | None = None, *, accuracy: float = ACCURACY, start: Tensor | None = None
+    ) -> Denoised:
         """(I + W^T m W)^(-1) y by conjugate gradients, with the bound |x - exact| <= |x + W^T m W x - y| of the error.
 
         accuracy : of the root mean square over the pixels of an image.
+        start : where the iteration begins, an image that is near the result; y if none is given.
         """
+        start = y if start is None else start
         self._check(y, sigma)
-        level, m = Level.linear(self.bank, self.size), self.weights
+        self._check(start, sigma)
+        level = Level.linear(self.bank, self.size)
+
+        def operator(x: Tensor) -> Tensor:
+            return x + level.weighted(x, self.weights)
+
         goal = max(accuracy, 8 * torch.finfo(y.dtype).eps) * math.sqrt(y[0].numel())
-        x, residual = y, -level.weighted(y, m)
-        direction, size = residual, _inner(residual, residual)
-        for _ in range(200):
-            if bool((size <= goal**2).all()):
-                break
-            image = direction + level.weighted(direction, m)
-            rate = size / _inner(direction, image).clamp_min(torch.finfo(y.dtype).tiny)
-            x, residual = x + rate * direction, residual - rate * image
-            before, size = size, _inner(residual, residual)
-            direction = residual + size / before.clamp_min(torch.finfo(y.dtype).tiny) * direction
-        exact = y - x - level.weighted(x, m)
-        return Denoised(x, torch.linalg.vector_norm(exact.flatten(1), dim=1).double())
+        x = conjugate_gradients(operator, y, iterations=ITERATIONS, start=start, goal=goal)
+        return Denoised(x, torch.linalg.vector_norm((y - operator(x)).flatten(1), dim=1).double())
 
     def forward(self, x: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """prox_R(x)."""
@@ -109,10 +109,6 @@ class Reweighted(nn.Module):
                 raise ValueError(
                     f"sigma={float(asked.max()):.6g} but the guide was prepared for {self.max_noise_level:.6g}: prepare it anew"
                 )
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum((1, 2, 3), keepdim=True)
 
 
 @rule(Reweighted)

@@ -101,3 +101,21 @@ def test_a_potential_begins_where_there_is_one(problem: pnp.Problem, monkeypatch
     torch.testing.assert_close(s.estimate, alone.estimate, rtol=0, atol=1e-6)
     no_refresh = pnp.solve_guided(pnp.Descent(), problem, None, ridge, refreshes=0, stop=pnp.Stop(1e-4, 2000))
     assert no_refresh.refreshes == ()
+
+
+class Told(Guided):
+    """A guided denoiser that keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[float, float]] = []
+
+    def prepare_behind(self, guide: torch.Tensor, sigma: float, noise_level: float) -> torch.nn.Module:
+        self.told.append((sigma, noise_level))
+        return self.prepare(guide, sigma)
+
+
+def test_the_measurement_s_noise_is_told(problem: pnp.Problem) -> None:
+    denoiser = Told()
+    pnp.solve_guided(pnp.PGD(), problem, None, denoiser, refreshes=1, **SETTINGS)
+    assert denoiser.told == [(0.1, problem.noise_level)] * 2

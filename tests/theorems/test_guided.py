@@ -84,9 +84,13 @@ def test_the_error_is_a_bound():
     frozen = wild_guided().prepare(GUIDES["an image"](), SIGMA)
     y = torch.rand(1, 1, 9, 8, dtype=torch.float64)
     exact = frozen.denoise(y, accuracy=1e-11).image
-    for accuracy in (1e-1, 1e-2, 1e-3):
-        found = frozen.denoise(y, accuracy=accuracy)
-        assert (found.image - exact).norm() <= found.error + 1e-9 and found.error <= accuracy * 72**0.5
+    for start in (None, torch.zeros_like(y), exact):
+        for accuracy in (1e-1, 1e-2, 1e-3):
+            found = frozen.denoise(y, accuracy=accuracy, start=start)
+            assert (found.image - exact).norm() <= found.error + 1e-9 and found.error <= accuracy * 72**0.5
+    assert torch.equal(found.image, exact)
+    with pytest.raises(ValueError, match="guide's shape"):
+        frozen.denoise(y, start=y[..., :4])
 
 
 @pytest.mark.parametrize("level", [0.03, 0.05, 0.0625, 0.1])
@@ -126,3 +130,14 @@ def test_what_would_break_the_theorem_is_refused():
     with pytest.raises(ValueError, match="Ridge"):
         Guided(Guidance(torch.nn.Identity(), 4, (1,), 1.0))
     assert isinstance(guided.ridge, Ridge)
+
+
+def test_the_noise_of_the_measurement_is_seen_and_changes_no_theorem():
+    guided, image = wild_guided(), GUIDES["an image"]()
+    same, behind = guided.prepare(image, SIGMA), guided.prepare_behind(image, SIGMA, SIGMA / 4)
+    assert torch.equal(same.weights, guided.prepare_behind(image, SIGMA, SIGMA).weights)
+    assert not torch.allclose(same.weights, behind.weights)
+    assert stablenet.certificate.certify(behind).certificate.is_firmly_nonexpansive
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="noise_level"):
+            guided.prepare_behind(image, SIGMA, wrong)
