@@ -112,6 +112,14 @@ class Fused:
         _call("slope", u, slopes, *self._levels(), *self._sizes())
         return self.weighted(slopes)
 
+    def reweighted(self, x: Tensor) -> Operator:
+        """v -> W^T m W v with m = phi(u)/u at u = W x/s: the quadratic above R that touches it at x."""
+        u = self.features(x)
+        slopes, gradient = torch.empty_like(u), u.clone()
+        _call("slope", u, slopes, *self._levels(), *self._sizes())
+        _call("gradient", gradient, *self._levels(), *self._sizes())
+        return self.weighted(torch.where(u.abs() > 1e-5, gradient / u, slopes).clamp_min_(0))
+
     def weighted(self, m: Tensor) -> Operator:
         """v -> W^T m W v."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class Step:
     looks: bool
 
 
-def steps(photographs: Photographs, a: argparse.Namespace, largest: float) -> Iterator[Step]:
+def steps(a: argparse.Namespace, draw: Callable[[], Batch]) -> Iterator[Step]:
     """Until a.minutes of processor time are over: batches in turn, each `visits` times; warm-up, then a cosine to 1 %."""
     batches: list[Batch] = []
     began = looked = time.process_time()
@@ -88,10 +88,10 @@ def steps(photographs: Photographs, a: argparse.Namespace, largest: float) -> It
     while share < 1:
         place = index % a.pool
         if index < a.pool:
-            batches.append(photographs.patches(a.batch, a.patch, largest))
+            batches.append(draw())
             batches[place].visits = index % a.visits  # so that not all are renewed at once
         elif batches[place].visits >= a.visits:
-            batches[place] = photographs.patches(a.batch, a.patch, largest)
+            batches[place] = draw()
         batches[place].visits += 1
         rate = min(1.0, (index + 1) / a.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
         now = time.process_time()

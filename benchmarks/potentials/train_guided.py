@@ -11,12 +11,14 @@ import copy
 import json
 
 import torch
-from fused import Fused
+from blurring import MARGIN, Blurred, beginnings, behind
+from fused import Fused, Operator
 from pool import LEVELS, Batch, Photographs, averaged, options, steps
 from torch import Tensor
 
 import stablenet
 from stablenet.bundled import weights_path
+from stablenet.images.quality import psnr
 from stablenet.networks import Guided, Ridge, profiles
 from stablenet.networks.guided import Guidance
 from stablenet.networks.implicit import conjugate_gradients
@@ -25,13 +27,16 @@ from stablenet.potential import certify
 from stablenet.training.recipe import GuidedRecipe
 
 ACCURACY = 5e-4
-FIRST, AGAIN = (25, 15), (10, 6)
-"""Iterations of the resolvent and of its derivative, at the first visit and at the others."""
+ITERATIONS = {False: ((25, 15), (10, 6)), True: ((40, 25), (15, 10))}
+"""Of the resolvent and of its derivative, at the first visit and at the others, without and with a blur."""
+REWEIGHTINGS = 6
+BLURRED = (0.01, 0.03, 0.05)
+"""Noise of the deblurring that is looked at."""
 OUTLIER = 3.0
 """A gradient longer than so many times the running mean is shortened to that."""
 
 
-def weights(guided: Guided, fused: Fused, guide: Tensor, levels: Tensor) -> Tensor:
+def weights(guided: Guided, fused: Fused, guide: Tensor, batch: Batch) -> Tensor:
     """m (cells, 4 pixels x features), differentiable in the network that sets them."""
     with torch.no_grad():
         u = fused.features(guide).view(fused.batch, -1, 4, fused.outputs).float()
@@ -40,8 +45,28 @@ def weights(guided: Guided, fused: Fused, guide: Tensor, levels: Tensor) -> Tens
         shape = (fused.batch, fused.rows, fused.columns, -1)
         v, weight = (t.reshape(shape).permute(0, 3, 1, 2) for t in seen)
     with torch.autocast("cpu", torch.bfloat16):
-        found = guided.weighing(v, weight, levels)
+        found = guided.weighing(v, weight, batch.levels, batch.blur.noise if isinstance(batch, Blurred) else batch.levels)
     return found.permute(0, 2, 3, 1).reshape(len(u) * fused.rows * fused.columns, -1)
+
+
+def first_guide(fused: Fused, ridge: Ridge, batch: Batch) -> Tensor:
+    """The potential's own estimate: its proximal map or, behind a blur, a minimiser by reweighting at its own level."""
+    if not isinstance(batch, Blurred):
+        return proximal_map(fused.gradient, batch.noisy, certify(ridge), accuracy=ACCURACY, max_iterations=50).image
+    levels, shares = beginnings(batch.blur)
+    begun = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(levels), fused.size)
+    x, right = batch.noisy, batch.blur.adjoint(batch.noisy)
+    for _ in range(REWEIGHTINGS):
+        x = conjugate_gradients(system(batch, begun.reweighted(x), shares), right, ACCURACY, 12, x)
+    return x
+
+
+def system(batch: Batch, quadratic: Operator, shares: Tensor | None = None) -> Operator:
+    """x -> A^T A x + share quadratic(x), for a batch behind no blur x + quadratic(x)."""
+    if not isinstance(batch, Blurred):
+        return lambda p: p + quadratic(p)
+    share = (batch.shares if shares is None else shares)[:, None, None, None]
+    return lambda p: batch.blur.normal(p) + share * quadratic(p)
 
 
 def differentiate(guided: Guided, batch: Batch, recipe: GuidedRecipe) -> list[float]:
@@ -50,31 +75,47 @@ def differentiate(guided: Guided, batch: Batch, recipe: GuidedRecipe) -> list[fl
     fused = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(batch.levels), size)
     if "guide" not in batch.found:
         with torch.no_grad():
-            found = proximal_map(fused.gradient, batch.noisy, certify(ridge), accuracy=ACCURACY, max_iterations=50)
-        batch.found["guide"] = found.image
+            batch.found["guide"] = first_guide(fused, ridge, batch)
+    blurred = isinstance(batch, Blurred)
+    right = batch.blur.adjoint(batch.noisy) if blurred else batch.noisy
+    inner = slice(MARGIN, -MARGIN) if blurred else slice(None)
     guide, losses = batch.found["guide"], []
     for stage in range(recipe.refreshes):
-        m = weights(guided, fused, guide, batch.levels)
-        resolvent = fused.weighted(m.detach().bfloat16().contiguous())
-
-        def operator(p: Tensor, resolvent=resolvent) -> Tensor:
-            return p + resolvent(p)
-
+        m = weights(guided, fused, guide, batch)
+        operator = system(batch, fused.weighted(m.detach().bfloat16().contiguous()))
         last = batch.found.get(f"x{stage}"), batch.found.get(f"v{stage}")
-        forward, backward = FIRST if last[0] is None else AGAIN
+        forward, backward = ITERATIONS[blurred][last[0] is not None]
         start = guide if last[0] is None else last[0]
-        x = conjugate_gradients(operator, batch.noisy, ACCURACY, forward, start).requires_grad_(True)
-        loss = recipe.loss(x, batch.clean, batch.levels) / recipe.refreshes
+        x = conjugate_gradients(operator, right, ACCURACY, forward, start).requires_grad_(True)
+        loss = recipe.loss(x[..., inner, inner], batch.clean[..., inner, inner], batch.levels) / recipe.refreshes
         (gradient,) = torch.autograd.grad(loss, x)
         x = x.detach()
         v = conjugate_gradients(operator, gradient, 2e-2, backward, last[1])
         with torch.no_grad():
-            along = -(fused.features(x).float() * fused.features(v).float())
-        m.backward(along)
+            along = -(fused.features(x).float() * fused.features(v).float()).view(fused.batch, -1)
+            along = along * batch.shares[:, None] if blurred else along
+        m.backward(along.view(m.shape))
         batch.found |= {f"x{stage}": x, f"v{stage}": v}
         guide = x
         losses.append(float(loss.detach()))
     return losses
+
+
+@torch.no_grad()
+def deblurred(guided: Guided, photographs: Photographs, noise: float, refreshes: int) -> list[float]:
+    """Mean PSNR on the insides of six crops behind blurs: of the first guide and of each refresh."""
+    batch = behind(photographs.crops, torch.Generator().manual_seed(int(1000 * noise)), guided.max_noise_level, noise)
+    ridge, inner = guided.ridge, slice(MARGIN, -MARGIN)
+    size = (batch.clean.shape[-2], batch.clean.shape[-1])
+    fused = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(batch.levels), size)
+    x, right = first_guide(fused, ridge, batch), batch.blur.adjoint(batch.noisy)
+    found = [x]
+    for _ in range(refreshes):
+        operator = system(batch, fused.weighted(weights(guided, fused, x, batch).bfloat16().contiguous()))
+        x = conjugate_gradients(operator, right, ACCURACY, 80, x)
+        found.append(x)
+    pairs = [(restored[..., inner, inner], batch.clean[..., inner, inner]) for restored in found]
+    return [sum(psnr(p, q) for p, q in zip(a, b, strict=True)) / len(a) for a, b in pairs]
 
 
 def write(a: argparse.Namespace, average: Guided, photographs: Photographs, recipe: GuidedRecipe, count: int) -> None:
@@ -84,7 +125,12 @@ def write(a: argparse.Namespace, average: Guided, photographs: Photographs, reci
         f"psnr_{k}": photographs.score(guided.denoise(photographs.noisy_crops(k), k / 255, refreshes=a.refreshes))
         for k in LEVELS
     }
-    note = f"each batch was visited {a.visits} times, its resolvents solved from where they stood"
+    if a.blurred:
+        scores |= {f"deblurring_{noise:g}": deblurred(guided, photographs, noise, a.refreshes)[-1] for noise in BLURRED}
+    note = (
+        f"{a.blurred:g} of the batches behind simulated motion blurs; each was visited {a.visits} times, its resolvents "
+        "solved from where they stood"
+    )
     stablenet.save(guided, a.output, recipe=json.loads(recipe.to_json()), steps=count, validation=scores, note=note)
     print(count, {name: round(value, 3) for name, value in scores.items()}, flush=True)
 
@@ -94,6 +140,7 @@ def main() -> None:
     parser.add_argument("--ridge", default="ridge-gray", help="a shipped name or a path")
     parser.add_argument("--start", help="a guided denoiser whose network is trained on")
     parser.add_argument("--refreshes", type=int, default=2)
+    parser.add_argument("--blurred", type=float, default=0.5, help="share of the batches that are behind motion blurs")
     a = parser.parse_args()
     torch.set_num_threads(1)
     ridge = stablenet.load(weights_path(a.ridge), kind="ridge")
@@ -107,7 +154,14 @@ def main() -> None:
     network = guided.weighing.to(memory_format=torch.channels_last)
     photographs, average = Photographs(a.photographs, ridge.channels, a.seed + 1), copy.deepcopy(guided)
     optimizer, mean, count = torch.optim.Adam(network.parameters(), lr=a.rate, betas=(0.9, 0.99)), 0.0, 0
-    for step in steps(photographs, a, ridge.max_noise_level):
+
+    def draw() -> Batch:
+        if not photographs.chance(a.blurred):
+            return photographs.patches(a.batch, a.patch, ridge.max_noise_level)
+        clean = photographs.patches(a.batch // 2, a.patch * 3 // 2, 0.0).clean
+        return behind(clean, photographs.generator, ridge.max_noise_level)
+
+    for step in steps(a, draw):
         optimizer.zero_grad()
         differentiate(guided, step.batch, recipe)
         found = float(torch.nn.utils.clip_grad_norm_(network.parameters(), OUTLIER * mean or 1e9))

@@ -97,7 +97,7 @@ def main() -> None:
     others = [p for name, p in ridge.named_parameters() if name != "kernels"]
     groups = [{"params": others, "share": 1.0}, {"params": [ridge.kernels], "share": schedule.kernel_rate}]
     optimizer, count = torch.optim.Adam(groups, betas=(0.9, 0.99)), 0
-    for step in steps(photographs, a, ridge.max_noise_level):
+    for step in steps(a, lambda: photographs.patches(a.batch, a.patch, ridge.max_noise_level)):
         optimizer.zero_grad()
         differentiate(ridge, step.batch, recipe)
         torch.nn.utils.clip_grad_norm_(ridge.parameters(), schedule.gradient_clip)
