@@ -40,21 +40,23 @@ from stablenet.images.reading import read_image
 
 Case = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
-PARAMETERS = "deblurring-parameters"
+PARAMETERS, RESULT = "deblurring-parameters", {1: "deblurring", 3: "deblurring-color"}
 NOISES = (0.01, 0.03, 0.05)
 TOLERANCE, TUNING_TOLERANCE, BUDGET = 2e-5, 1e-4, 1500
 TO_THE_END = ("k0", "gaussian")
 """The kernels behind which a run goes on to a tenth of the tolerance."""
 CROPS, CROP = 6, 128
+NAMED = 12
+"""The most images that have a column of their own."""
 RATIOS = (1.5, 1.2)
 """By which a parameter is multiplied and divided while that helps."""
 PUBLISHED = {0.05: {"MMO-FBS": 26.03, "nonexpansive PGD": 26.16, "Prox-DRS": 26.64, "SNORE": 26.94, "PnPI-HQS": 27.60}}
 """CBSD68 in color, the 8 kernels of Levin, in the README of the authors of learned pseudo-contractive denoisers."""
 
 
-def picture(path: Path, crop: int | None) -> Tensor:
-    """A gray image (1, 1, height, width), or the middle of it."""
-    pixels = as_bytes(read_image(path), 1).float()[None] / 255
+def picture(path: Path, crop: int | None, channels: int) -> Tensor:
+    """An image (1, channels, height, width), or the middle of it."""
+    pixels = as_bytes(read_image(path), channels).float()[None] / 255
     if crop is None:
         return pixels
     top, left = ((side - crop) // 2 for side in pixels.shape[-2:])
@@ -96,7 +98,7 @@ def measure(method: Method, scene: Scene, noise: float, levels: Levels, toleranc
     return {
         "guarantee": guarantee,
         "PSNR": psnr(image, sharp),
-        "SSIM": float(structural_similarity(sharp[0, 0].numpy(), image[0, 0].numpy(), data_range=1.0)),
+        "SSIM": float(structural_similarity(sharp[0].numpy(), image[0].numpy(), channel_axis=0, data_range=1.0)),
         "evaluations": evaluations,
         "seconds": seconds,
         "converged": tolerances[0] in found,
@@ -129,7 +131,7 @@ def of_the_table() -> list[dict[str, object]]:
 
 
 def tried(method: Method, noise: float, levels: Levels, image: Path, kernel: tuple[Path, str]) -> float:
-    scene = scene_of(picture(image, CROP), kernels.read_kernel(*kernel)[0], noise)
+    scene = scene_of(picture(image, CROP, method.channels), kernels.read_kernel(*kernel)[0], noise)
     return float(measure(method, scene, noise, levels, (TUNING_TOLERANCE,))["PSNR"])
 
 
@@ -165,11 +167,19 @@ def tune(method: Method, noise: float, images: list[Path], kernel_file: Path, po
 
 def case(task: tuple[Method, float, Levels, Path, int | None, Path | None, str]) -> Case:
     method, noise, levels, image, crop, kernel_file, name = task
-    scene = scene_of(picture(image, crop), blurs(kernel_file)[name], noise)
+    scene = scene_of(picture(image, crop, method.channels), blurs(kernel_file)[name], noise)
     tolerances = (TOLERANCE, TOLERANCE / 10) if name in TO_THE_END else (TOLERANCE,)
     found = measure(method, scene, noise, levels, tolerances)
     size = " x ".join(map(str, scene.start.shape[-2:]))
-    told = {"method": method.name, "noise": noise, "image": image.stem, "size": size, "kernel": name, "levels": levels}
+    told = {
+        "method": method.name,
+        "channels": method.channels,
+        "noise": noise,
+        "image": image.stem,
+        "size": size,
+        "kernel": name,
+        "levels": levels,
+    }
     return {**told, **found}
 
 
@@ -182,7 +192,8 @@ def row_of(mine: list[Case], tv: dict[tuple[object, ...], Case]) -> dict[str, ob
         "method": first["method"],
     }
     row |= {name: mean(c[name] for c in mine) for name in ("PSNR", "SSIM")}
-    for image in sorted({c["image"] for c in mine}):
+    named = sorted({c["image"] for c in mine})
+    for image in named if len(named) <= NAMED else ():
         row[f"{image} PSNR / SSIM"] = " / ".join(
             f"{mean(c[name] for c in mine if c['image'] == image):.{digits}f}" for name, digits in (("PSNR", 2), ("SSIM", 3))
         )
@@ -201,21 +212,22 @@ def table(cases: list[Case]) -> list[dict[str, object]]:
     for noise in sorted({c["noise"] for c in cases}):
         here = [c for c in cases if c["noise"] == noise]
         rows += [row_of([c for c in here if c["method"] == name], tv) for name in dict.fromkeys(c["method"] for c in here)]
-        for name, value in PUBLISHED.get(noise, {}).items():
+        published = PUBLISHED.get(noise, {}) if here[0]["channels"] == 3 else {}
+        for name, value in published.items():
             row = dict.fromkeys(rows[0], "") | {"images": "CBSD68 color (published)", "noise": noise, "method": name}
             rows.append({**row, "PSNR": value, "guarantee": "not certified"})
     return rows
 
 
-def carried_out(cases: Iterator[Case], found: list[Case], total: int, folder: Path, kept: Path | None) -> None:
+def carried_out(cases: Iterator[Case], found: list[Case], total: int, folder: Path, kept: Path | None, name: str) -> None:
     """Write the table anew after each case, keeping the rows of other noise levels that are there."""
-    file = folder / "deblurring.json"
+    file = folder / f"{name}.json"
     earlier = json.loads(file.read_text())["rows"] if file.exists() else []
 
     def tell(*, show: bool) -> None:
-        rows = table(sorted(found, key=lambda c: [m.name for m in METHODS].index(c["method"])))
+        rows = table(sorted(found, key=lambda c: [m.name for m in METHODS[1]].index(c["method"])))
         rows += [row for row in earlier if row["noise"] not in {new["noise"] for new in rows} and list(row) == list(rows[0])]
-        write("deblurring", sorted(rows, key=lambda row: row["noise"]), folder, show=show)
+        write(name, sorted(rows, key=lambda row: row["noise"]), folder, show=show)
 
     for c in cases:
         found.append(c)
@@ -238,8 +250,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="*", default=[], help="test images")
     parser.add_argument("--kernels", type=Path, help="an .npz of kernels; without one the bundled kernel stands for them")
     parser.add_argument("--only", nargs="+", help="these kernels alone")
+    parser.add_argument("--in-turn", action="store_true", help="each image behind one kernel, the next for the next")
     parser.add_argument("--noise", type=float, nargs="+", default=list(NOISES))
-    parser.add_argument("--methods", nargs="+", choices=[m.name for m in METHODS], help="these alone")
+    parser.add_argument("--methods", nargs="+", choices=[m.name for m in METHODS[1]], help="these alone")
+    parser.add_argument("--channels", type=int, choices=list(METHODS), default=1, help="3: in color, deblurring-color.json")
     parser.add_argument("--crop", type=int, help="take the middle of each image")
     parser.add_argument("--tune", type=Path, help="a folder of other images, on which the parameters are chosen first")
     parser.add_argument("--table", action="store_true", help="the rungs take what the package takes (data/strengths)")
@@ -247,7 +261,7 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, help="a file that keeps finished cases, from which a run goes on")
     parser.add_argument("--output", type=Path, default=RESULTS)
     a = parser.parse_args()
-    methods = [m for m in METHODS if (a.methods is None or m.name in a.methods) and m.present]
+    methods = [m for m in METHODS[a.channels] if (a.methods is None or m.name in a.methods) and m.present]
     file = a.output / f"{PARAMETERS}.json"
     chosen = (
         json.loads((file if file.exists() else RESULTS / file.name).read_text())["rows"] if a.images or file.exists() else []
@@ -256,7 +270,7 @@ def main() -> None:
         table_rows = of_the_table()
         chosen = [r for r in chosen if r["method"] not in {row["method"] for row in table_rows}] + table_rows
         write(PARAMETERS, chosen, a.output, show=False)
-    for m in METHODS:
+    for m in METHODS[a.channels]:
         if not m.present:
             print(f"{m.name} is left out: {m.weights or m.package} is missing")
     with ProcessPoolExecutor(a.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -274,13 +288,16 @@ def main() -> None:
                 if any((m.name, noise) not in levels for noise in a.noise):
                     print(f"{m.name} is left out: --tune has not chosen its parameters")
             methods = [m for m in methods if all((m.name, noise) in levels for noise in a.noise)]
-            order = list(itertools.product(a.noise, wanted, a.images, methods))
+            places = list(
+                zip(itertools.cycle(wanted), a.images, strict=False) if a.in_turn else itertools.product(wanted, a.images)
+            )
+            order = [(noise, k, image, m) for noise, (k, image), m in itertools.product(a.noise, places, methods)]
             tasks = [(m, noise, levels[m.name, noise], image, a.crop, a.kernels, k) for noise, k, image, m in order]
             keys = {(m.name, noise, k, image.stem): levels[m.name, noise] for noise, k, image, m in order}
             done = [c for c in finished(a.cases) if keys.get((c["method"], c["noise"], c["kernel"], c["image"])) == c["levels"]]
             names = {(c["method"], c["noise"], c["kernel"], c["image"]) for c in done}
             rest = [t for t in tasks if (t[0].name, t[1], t[6], t[3].stem) not in names]
-            carried_out(pool.map(case, rest), done, len(tasks), a.output, a.cases)
+            carried_out(pool.map(case, rest), done, len(tasks), a.output, a.cases, RESULT[a.channels])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
 
@@ -43,6 +43,7 @@ class Method:
     first : where the search for its parameters starts.
     begin : from a scene, its noise level and the parameters, what is guaranteed and the stream of iterates.
     weights, package : without which it is left out.
+    channels : of its images.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Method:
     begin: Begin
     weights: str = ""
     package: str = ""
+    channels: int = 1
 
     def allows(self, noise: float, levels: Levels) -> bool:
         """Whether the denoiser is made for that level."""
@@ -146,17 +148,34 @@ CONVEX = "converges to a global minimizer of a convex energy [Condat2013], assum
 FORMULA = "a formula for the only minimizer of a strongly convex energy"
 INEXACT = "none as run: thresholding padded wavelets is no exact proximal operator"
 RIDGE = {"level": 3.0, "weight": 0.5}
-METHODS = (
-    Method("Tikhonov", {"weight": 1.4}, partial(classic, FORMULA, classical.tikhonov, 1)),
-    Method("wavelets (deepinv)", {"weight": 0.3}, partial(classic, INEXACT, classical.wavelets, 1), package="ptwt"),
-    Method("total variation", {"weight": 5.4}, partial(classic, CONVEX, classical.total_variation, 2)),
-    Method(
-        "averaged",
-        {"level": 0.625},
-        partial(plug_and_play, proximal_gradient, "denoiser-gray-small", True),
-        "denoiser-gray-small",
-    ),
-    Method("convex ridge", RIDGE, partial(plug_and_play, descent, "ridge-convex-gray", False), "ridge-convex-gray"),
-    Method("weakly convex ridge", RIDGE, partial(plug_and_play, descent, "ridge-gray", False), "ridge-gray"),
-    Method("guided", RIDGE, partial(guided, "denoiser-gray-guided"), "denoiser-gray-guided"),
+
+
+def rungs(channels: int, averaged: str, weakly_convex: str, of_a_guide: str) -> tuple[Method, ...]:
+    """The rungs whose networks are named."""
+    return (
+        Method("averaged", {"level": 0.625}, partial(plug_and_play, proximal_gradient, averaged, True), averaged, "", channels),
+        Method(
+            "weakly convex ridge", RIDGE, partial(plug_and_play, descent, weakly_convex, False), weakly_convex, "", channels
+        ),
+        Method("guided", RIDGE, partial(guided, of_a_guide), of_a_guide, "", channels),
+    )
+
+
+CONVEX_RIDGE = Method("convex ridge", RIDGE, partial(plug_and_play, descent, "ridge-convex-gray", False), "ridge-convex-gray")
+GRAY, COLOR = (
+    rungs(1, "denoiser-gray-small", "ridge-gray", "denoiser-gray-guided"),
+    rungs(3, "denoiser-color-small", "ridge-color", "denoiser-color-guided"),
 )
+TOTAL_VARIATION = Method("total variation", {"weight": 5.4}, partial(classic, CONVEX, classical.total_variation, 2))
+METHODS = {
+    1: (
+        Method("Tikhonov", {"weight": 1.4}, partial(classic, FORMULA, classical.tikhonov, 1)),
+        Method("wavelets (deepinv)", {"weight": 0.3}, partial(classic, INEXACT, classical.wavelets, 1), package="ptwt"),
+        TOTAL_VARIATION,
+        GRAY[0],
+        CONVEX_RIDGE,
+        *GRAY[1:],
+    ),
+    3: (replace(TOTAL_VARIATION, channels=3), *COLOR),
+}
+"""By the channels of their images; in color, each takes the parameters that were chosen for gray ones."""

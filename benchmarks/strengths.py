@@ -1,9 +1,10 @@
 """Claim: behind a motion blur the weakly convex rung is above the averaged one, by .25 dB at noise 0.05 and by more below.
 
 `python benchmarks/strengths.py KERNELS.npz PHOTOGRAPHS` searches, for each rung and noise level, the level and the strength of
-the prior that give the best mean PSNR on crops of photographs that no test uses (every few of a folder, made gray, the middle
-96 x 96 pixels), each behind a kernel of its own, and writes data/strengths/strengths.json, from which `pnp.Descent` reads its
-defaults and the commands their ladder. PGD's strength is the one that it settles by itself.
+the prior that give the best mean PSNR, from a place on a grid to the best of its neighbors while that helps, on crops of
+photographs that no test uses (every few of a folder, made gray, the middle 96 x 96 pixels), each behind a kernel of its own,
+and writes data/strengths/strengths.json, from which `pnp.Descent` reads its defaults and the commands their ladder. PGD's
+strength is the one that it settles by itself.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from stablenet.files import aside
 from stablenet.images.reading import read_image
 
 NOISE_LEVELS = (0.01, 0.03, 0.05)
-LEVELS = (1.5, 2.0, 2.5, 3.5, 5.0)
-STRENGTHS = (0.35, 0.5, 0.7)
+LEVELS = (1.0, 1.5, 2.0, 2.5, 3.5, 5.0, 7.0)
+STRENGTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4)
+FIRST = (4, 3)
+"""Where the search begins in the two."""
 RUNGS = {
     "convex": "ridge-convex-gray",
     "averaged": "denoiser-gray-small",
@@ -92,15 +95,28 @@ def search(rung: str, denoiser: nn.Module, posed: list[pnp.Problem], images: lis
         clipped = pnp.prior(pnp.Clipped(denoiser))
         found = [pnp.solve(pnp.PGD(), p, clipped, scheme=pnp.Anderson(), stop=pnp.Stop(1e-4, 300)) for p in posed]
         return replace(row, level=found[0].denoiser_noise_level / noise_level, strength=1.0, psnr=mean_psnr(found, images))
-    for level in LEVELS:
-        if level * noise_level > end:
-            break
-        for strength in STRENGTHS:
-            psnr = mean_psnr(descended(denoiser, posed, level, strength, guided=rung == "guided"), images)
-            print(f"  {rung} noise {noise_level:g} level {level:g} strength {strength:g}: {psnr:.3f} dB", flush=True)
-            if psnr > row.psnr:
-                row = replace(row, algorithm="Descent", level=level, strength=strength, psnr=psnr)
-    return row
+    known: dict[tuple[int, int], float] = {}
+
+    def score(place: tuple[int, int]) -> float:
+        i, j = place
+        if not (0 <= i < len(LEVELS) and 0 <= j < len(STRENGTHS)) or LEVELS[i] * noise_level > end:
+            return -math.inf
+        if place not in known:
+            known[place] = mean_psnr(descended(denoiser, posed, LEVELS[i], STRENGTHS[j], guided=rung == "guided"), images)
+            print(
+                f"  {rung} noise {noise_level:g} level {LEVELS[i]:g} strength {STRENGTHS[j]:g}: {known[place]:.3f} dB",
+                flush=True,
+            )
+        return known[place]
+
+    best, moved = None, FIRST
+    while LEVELS[moved[0]] * noise_level > end:
+        moved = (moved[0] - 1, moved[1])
+    while best != moved:
+        best = moved
+        moved = max([best, *((best[0] + i, best[1] + j) for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1)))], key=score)
+    level, strength = LEVELS[best[0]], STRENGTHS[best[1]]
+    return replace(row, algorithm="Descent", level=level, strength=strength, psnr=known[best])
 
 
 def written(path: Path, rows: list[Row]) -> list[Row]:
