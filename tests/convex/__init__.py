@@ -1,0 +1,1 @@
+"""Convex programs of networks."""
