@@ -144,7 +144,10 @@ class Program:
         if multipliers is not None:
             multipliers = multipliers[shares[tuple(near.T)] > 0]
         bounded = self.penalty.is_bound(lengths, step)
-        return Prox(W * shares[..., None], index, shares[tuple(index.T)], multipliers, bounded)
+        V = W * shares[..., None]
+        if bounded and self.penalty.most is not None:  # the threshold is a difference of long lengths
+            V = V * min(1.0, self.penalty.most / float(self.lengths(V).sum()))
+        return Prox(V, index, shares[tuple(index.T)], multipliers, bounded)
 
     def polars(self, R: Tensor, *, most: float = 0.0) -> Tensor:
         """Upper bounds of sup <A v, -R>, |v| <= 1, v in its cone, rounding included; one a group.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,9 @@ def largest_slope(network: nn.Module, d: int, seed: int = 0) -> float:
     return float(torch.linalg.matrix_norm(jacobian, 2).max())
 
 
+@cache
 def optimum(most: float | None, outputs: int = 1) -> tuple[Program, Tensor]:
-    X, y = data(1, 8, 3, outputs)
+    X, y = data(1, 6, 3, outputs)
     program = Program(X, y, gates.enumerate(X), Squared(), GroupNorm(0.05, most), cones=True)
     return program, run(program, Columns(1e-9)).variables
 
@@ -33,7 +36,8 @@ def test_the_certificate_holds_and_is_not_far(most: float | None, outputs: int) 
     lipschitz = stablenet.certify(network).lipschitz
     total = float(program.lengths(V).sum())
     assert largest_slope(network, 3) <= lipschitz <= total * (1 + 1e-9)
-    assert lipschitz <= total and lipschitz >= largest_slope(network, 3) / 1.0001
+    if outputs > 1:
+        assert lipschitz < 0.95 * total
     if most is not None:
         assert lipschitz <= 1.0 and total <= 1 + 1e-8
         assert float(network(program.X).sub(program.predict(V)).abs().max()) < 1e-8
