@@ -15,6 +15,15 @@ ENTRIES = 2**21
 """Of one block of gates times data times outputs: 16 MiB in double precision."""
 
 
+def rough_norm(X: Tensor, *, steps: int = 10) -> float:
+    """About |X|, from below: what steps and scales begin with, no bound."""
+    v = X.new_ones(X.shape[1])
+    for _ in range(steps):
+        w = X.T @ (X @ v)
+        v = w / torch.linalg.vector_norm(w).clamp_min(torch.finfo(X.dtype).tiny)
+    return max(float(torch.linalg.vector_norm(X @ v)), torch.finfo(X.dtype).tiny)
+
+
 @dataclass(frozen=True)
 class Products:
     """V (gates, outputs, d) to sum_i D_i X V_i (n, outputs), and back.

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stablenet.convex.products import rough_norm
 from stablenet.convex.program import Program
 from stablenet.convex.solvers.protocol import Iterate
 
@@ -70,4 +71,4 @@ def _step(program: Program, y: Tensor, curvature: float, growth: float) -> tuple
 def _first_curvature(program: Program) -> float:
     """A first guess of L: that of the largest gate, f's curvature times |X|^2/4."""
     assert program.datafit.curvature is not None
-    return program.datafit.curvature * float(torch.linalg.matrix_norm(program.X, 2)) ** 2 / 4
+    return program.datafit.curvature * rough_norm(program.X) ** 2 / 4

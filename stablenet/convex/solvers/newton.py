@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stablenet.convex.datafits import DualStep
+from stablenet.convex.products import rough_norm
 from stablenet.convex.program import Program, Prox
 from stablenet.convex.solvers.protocol import Iterate
 from stablenet.convex.solvers.systems import DIRECT, Derivative, solve_by_products, solve_direct
@@ -167,4 +168,4 @@ def _share(program: Program) -> float:
 
 def _first_sigma(program: Program) -> float:
     """Of the order at which a proximal step moves A V by as much as f is away from its least value."""
-    return 1 / (program.datafit.weight * float(torch.linalg.matrix_norm(program.X, 2)) ** 2)
+    return 1 / (program.datafit.weight * rough_norm(program.X) ** 2)
