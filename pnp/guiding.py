@@ -146,31 +146,29 @@ def guided_stages(
         raise ValueError(f"refreshes must be at least 0, got {refreshes}")
     clipped = clipped and not isinstance(algorithm, Descent)
     image = problem.start if start is None else start
-    level = denoiser_noise_level
-    done = 0
+    level, first = denoiser_noise_level, None
     if refreshes > 0 and isinstance(denoiser, Begins):
         first, weight = _beginning(problem, denoiser.beginning, image)
-        estimate = yield Stage(0, first)
-        assert estimate is not None
-        image, done = estimate, 1
         if denoiser.beginning is denoiser and isinstance(algorithm, Descent):  # reweighted, on the same energy
             level = first.denoiser_noise_level if level is None else level
             algorithm = replace(algorithm, weight=algorithm.weight or weight)
-    for index in range(done, refreshes + 1):
-        level = _level(algorithm, problem, denoiser, image, clipped) if level is None else level
-        last = index == refreshes
-        run = plan(
-            algorithm,
-            problem,
-            _prior(denoiser, image, level, clipped, problem.noise_level),
-            denoiser_noise_level=level,
-            scheme=scheme,
-            stop=stop if last else EARLIER,
-            start=image,
-        )
-        estimate = yield Stage(index, replace(run, guarantee=_held(run.guarantee)))
-        assert estimate is not None
-        image = estimate
+    level = _level(algorithm, problem, denoiser, image, clipped) if level is None else level
+
+    def planned(guide: Tensor, stop: Stop | None) -> Run:
+        made = _prior(denoiser, guide, level, clipped, problem.noise_level)
+        run = plan(algorithm, problem, made, denoiser_noise_level=level, scheme=scheme, stop=stop, start=guide)
+        return replace(run, guarantee=_held(run.guarantee))
+
+    if first is not None:
+        planned(image, stop)  # what is refused of a later run is refused before the first
+        image = _received((yield Stage(0, first)))
+    for index in range(0 if first is None else 1, refreshes + 1):
+        image = _received((yield Stage(index, planned(image, stop if index == refreshes else EARLIER))))
+
+
+def _received(estimate: Tensor | None) -> Tensor:
+    assert estimate is not None
+    return estimate
 
 
 def _beginning(problem: Problem, potential: nn.Module, image: Tensor) -> tuple[Run, float | None]:

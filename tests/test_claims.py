@@ -250,7 +250,8 @@ def test_the_docs_show_a_classifiers_step_as_measured():
 
 
 def test_the_readme_shows_the_potentials_as_their_cards_do():
-    for name, row in table(README, "ridge-gray", "ridge-convex-gray", "denoiser-gray-guided", "ridge-color").items():
+    guided = ("denoiser-gray-guided", "deblurring-gray-guided", "denoiser-color-guided")
+    for name, row in table(README, "ridge-gray", "ridge-convex-gray", "ridge-color", *guided).items():
         card = json.loads((ROOT / f"data/weights/{name}.json").read_text())
         assert row["parameters"].replace(",", "") == str(card["parameters"])
         for level in ("5", "15", "25", "40"):

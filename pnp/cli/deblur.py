@@ -59,9 +59,14 @@ class Deblur:
         photograph = inputs.load_image(self.image, common.white_level)
         kernel = inputs.load_kernel(self.kernel or "motion")
         channels = photograph.pixels.shape[1]
-        name = self.denoiser or rungs.denoiser_for(common.rung, "deblurring", channels)
+        by_table = self.solving.strength == "table"
+        name = self.denoiser or rungs.denoiser_for(common.rung, "deblurring", channels, guided=by_table)
         denoiser = inputs.load_denoiser(name)
         rung = rungs.rung_of(denoiser, common.rung)
+        if rung.name == "guided" and not by_table:
+            raise InputError(
+                "--strength discrepancy needs a run without a guide: take --rung weakly-convex, or --strength table"
+            )
         print(*rungs.told(rung, "deblurring", self.noise_level, channels), sep="\n")
         solving = self.solving.settled(denoiser, guided=rung.name == "guided")
         return restore(

@@ -52,7 +52,7 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         "guided",
         "a fixed point of an averaged map, its guide held fixed",
-        {"deblurring": ("denoiser-{}-guided", "ridge-{}"), "denoising": ("denoiser-{}-guided",)},
+        {"deblurring": ("deblurring-{}-guided", "denoiser-{}-guided", "ridge-{}"), "denoising": ("denoiser-{}-guided",)},
     ),
     Rung(
         "weakly-convex",
@@ -63,10 +63,10 @@ LADDER: tuple[Rung, ...] = (
 """From the strictest theorem to the one that gives up most."""
 
 PREFERRED: dict[Task, tuple[Name, ...]] = {
-    "deblurring": ("weakly-convex", "averaged", "convex"),
+    "deblurring": ("guided", "weakly-convex", "averaged", "convex"),
     "denoising": ("guided", "weakly-convex", "averaged", "convex"),
 }
-"""By the picture that they give in equal seconds (benchmarks/results/strengths.md and denoising.md)."""
+"""By the picture that they give in equal seconds (benchmarks/results/deblurring.md and denoising.md)."""
 
 
 def rung_named(name: Name) -> Rung:
@@ -80,14 +80,15 @@ def bundled(rung: Rung, task: Task, channels: int) -> str | None:
     return next((name for name in names if name in available()), None)
 
 
-def denoiser_for(asked: Name | None, task: Task, channels: int) -> str:
-    """The name of the denoiser of the rung that is asked for, or of the best that is bundled.
+def denoiser_for(asked: Name | None, task: Task, channels: int, *, guided: bool = True) -> str:
+    """The name of the denoiser of the rung that is asked for, or of the best that is bundled, guided ones among them or not.
 
     Raises
     ------
     InputError : no denoiser of that rung is bundled.
     """
-    for name in PREFERRED[task] if asked is None else (asked,):
+    preferred = tuple(name for name in PREFERRED[task] if guided or name != "guided")
+    for name in preferred if asked is None else (asked,):
         found = bundled(rung_named(name), task, channels)
         if found is not None:
             return found

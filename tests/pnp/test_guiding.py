@@ -101,6 +101,8 @@ def test_a_potential_begins_where_there_is_one(problem: pnp.Problem, monkeypatch
     torch.testing.assert_close(s.estimate, alone.estimate, rtol=0, atol=1e-6)
     no_refresh = pnp.solve_guided(pnp.Descent(), problem, None, ridge, refreshes=0, stop=pnp.Stop(1e-4, 2000))
     assert no_refresh.refreshes == ()
+    with pytest.raises(pnp.Refused, match="step_size=90"):  # before the potential's own run
+        next(guiding.guided_stages(pnp.Descent(step_size=90.0), problem, wild_ridge(SHAPES["convex"]).double()))
 
 
 class Told(Guided):

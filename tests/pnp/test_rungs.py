@@ -69,10 +69,20 @@ def test_a_rung_that_the_denoiser_lacks_is_refused(folder: Path, monkeypatch: py
     assert caught.value.code == 2
 
 
+def test_a_strength_by_discrepancy_needs_a_run_without_a_guide(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "guided", "--denoiser", "mine", "--strength", "discrepancy")
+    assert caught.value.code == 2 and "needs a run without a guide" in capsys.readouterr().err
+
+
 def test_the_rung_names_a_bundled_denoiser() -> None:
     assert rungs.denoiser_for("averaged", "deblurring", 1) == "denoiser-gray-small"
     assert rungs.denoiser_for("averaged", "denoising", 3) == "denoiser-color"
     assert rungs.denoiser_for(None, "denoising", 1) in pnp.cli.rungs.available()
+    assert rungs.denoiser_for(None, "deblurring", 1) == "deblurring-gray-guided"
+    assert rungs.denoiser_for(None, "deblurring", 1, guided=False) == "ridge-gray"
 
 
 def test_the_ladder_is_read_from_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
