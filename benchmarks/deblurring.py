@@ -183,8 +183,9 @@ def case(task: tuple[Method, float, Levels, Path, int | None, Path | None, str])
     return {**told, **found}
 
 
-def row_of(mine: list[Case], tv: dict[tuple[object, ...], Case]) -> dict[str, object]:
-    """One method at one noise level: means over its cases, and the least that it is above total variation."""
+def row_of(mine: list[Case], tv: dict[tuple[object, ...], Case], named: list[str]) -> dict[str, object]:
+    """One method at one noise level: means over its cases and over those of each image that is named, and the least that it is
+    above total variation."""
     first, left = mine[0], [c["left"] for c in mine if c["left"] is not None]
     row: dict[str, object] = {
         "images": f"{len(mine)} cases of {first['size']}",
@@ -192,11 +193,10 @@ def row_of(mine: list[Case], tv: dict[tuple[object, ...], Case]) -> dict[str, ob
         "method": first["method"],
     }
     row |= {name: mean(c[name] for c in mine) for name in ("PSNR", "SSIM")}
-    named = sorted({c["image"] for c in mine})
-    for image in named if len(named) <= NAMED else ():
-        row[f"{image} PSNR / SSIM"] = " / ".join(
-            f"{mean(c[name] for c in mine if c['image'] == image):.{digits}f}" for name, digits in (("PSNR", 2), ("SSIM", 3))
-        )
+    for image in named:
+        own = [c for c in mine if c["image"] == image]
+        values = (f"{mean(c[name] for c in own):.{digits}f}" for name, digits in (("PSNR", 2), ("SSIM", 3)) if own)
+        row[f"{image} PSNR / SSIM"] = " / ".join(values)
     same = [(c, tv[c["image"], c["kernel"], c["noise"]]) for c in mine if (c["image"], c["kernel"], c["noise"]) in tv]
     for name in ("PSNR", "SSIM"):
         row[f"least {name} above TV"] = min(c[name] - other[name] for c, other in same) if same else ""
@@ -209,9 +209,13 @@ def row_of(mine: list[Case], tv: dict[tuple[object, ...], Case]) -> dict[str, ob
 def table(cases: list[Case]) -> list[dict[str, object]]:
     tv = {(c["image"], c["kernel"], c["noise"]): c for c in cases if c["method"] == "total variation"}
     rows: list[dict[str, object]] = []
+    named = sorted({c["image"] for c in cases})
+    named = named if len(named) <= NAMED else []
     for noise in sorted({c["noise"] for c in cases}):
         here = [c for c in cases if c["noise"] == noise]
-        rows += [row_of([c for c in here if c["method"] == name], tv) for name in dict.fromkeys(c["method"] for c in here)]
+        rows += [
+            row_of([c for c in here if c["method"] == name], tv, named) for name in dict.fromkeys(c["method"] for c in here)
+        ]
         published = PUBLISHED.get(noise, {}) if here[0]["channels"] == 3 else {}
         for name, value in published.items():
             row = dict.fromkeys(rows[0], "") | {"images": "CBSD68 color (published)", "noise": noise, "method": name}

@@ -163,7 +163,7 @@ def rungs(channels: int, averaged: str, weakly_convex: str, of_a_guide: str) -> 
 
 CONVEX_RIDGE = Method("convex ridge", RIDGE, partial(plug_and_play, descent, "ridge-convex-gray", False), "ridge-convex-gray")
 GRAY, COLOR = (
-    rungs(1, "denoiser-gray-small", "ridge-gray", "denoiser-gray-guided"),
+    rungs(1, "denoiser-gray-small", "ridge-gray", "deblurring-gray-guided"),
     rungs(3, "denoiser-color-small", "ridge-color", "denoiser-color-guided"),
 )
 TOTAL_VARIATION = Method("total variation", {"weight": 5.4}, partial(classic, CONVEX, classical.total_variation, 2))

@@ -217,7 +217,8 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for channels, folders, numbers in ((1, a.gray, (5, 15, 25, 40)), (3, a.color, (15, 25, 40))):
         kind = "gray" if channels == 1 else "color"
-        networks = [ours(name, a.seeds) for name in available() if f"-{kind}" in name and name not in a.skip]
+        named = [name for name in available() if f"-{kind}" in name and not name.startswith("deblurring-")]
+        networks = [ours(name, a.seeds) for name in named if name not in a.skip]
         for number in (n for n in numbers if n in a.noise):
             methods = list(networks)
             if not a.only_ours:

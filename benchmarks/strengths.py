@@ -38,7 +38,7 @@ RUNGS = {
     "convex": "ridge-convex-gray",
     "averaged": "denoiser-gray-small",
     "weakly-convex": "ridge-gray",
-    "guided": "denoiser-gray-guided",
+    "guided": "deblurring-gray-guided",
 }
 REFRESHES = 2
 KERNELS = ("k1", "k4", "k6", "k2")

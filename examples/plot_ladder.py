@@ -70,7 +70,7 @@ def guide(scene: Scene, network: nn.Module) -> pnp.Solution:
 RUNGS: dict[str, tuple[str, Solve]] = {
     "convex": ("ridge-convex-gray", descend),
     "averaged": ("denoiser-gray-small", average),
-    "guided": ("denoiser-gray-guided", guide),
+    "guided": ("deblurring-gray-guided", guide),
     "weakly convex": ("ridge-gray", descend),
 }
 """From the strictest promise to the mildest, with the shipped weights of each."""
