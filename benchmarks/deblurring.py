@@ -1,4 +1,6 @@
-"""Claim: the weakly convex rung beats total variation at every noise level, and every run of a rung converges.
+"""Claim: the guided rung beats total variation on every image behind every kernel, by 1.5 dB and more on the mean.
+
+Every run of a rung converges under its theorem; the weakly convex rung is .9 dB and more above it on the mean.
 
 `python benchmarks/deblurring.py --images SET3C/*.png --kernels Levin09.npz`: each image, made gray and whole, behind each
 kernel of the file, a uniform one of 9 x 9 and a Gaussian of 25 x 25 and deviation 1.6, with circular convolution and noise of
