@@ -38,7 +38,7 @@ CONTRACT = {
     "blocks": ("GradientFlow", "NOK", "Reconstructed"),
     "enforcement": ("Substeps", "Step", "Rescale", "enforce", "attach"),
     "linear": ("Dense", "Conv1d", "Conv2d", "Conv3d", "PolyphaseConv2d"),
-    "kernels": ("arc_cosine", "neural_optimization"),
+    "kernels": ("arc_cosine", "gated_ntk", "neural_optimization", "ntk"),
     "proximal": ("Nonnegative", "ShiftedNonnegative", "SoftThreshold", "LeakyNonnegative", "GroupSoftThreshold")
     + ("HardThreshold", "GroupMaximum"),
     "networks": ("Denoiser", "DenoiserArchitecture"),

@@ -15,6 +15,7 @@ from stablenet.cli.attack import AttackCommand
 from stablenet.cli.certify import Certify
 from stablenet.cli.evaluate import Evaluate
 from stablenet.cli.export import Export
+from stablenet.cli.margins import Margins
 from stablenet.cli.noise import NoiseRobustness
 
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "attack": AttackCommand,
     "export": Export,
     "noise-robustness": NoiseRobustness,
+    "margins": Margins,
     "train": Train,
 }
 DESCRIPTION = "Networks whose stability is proved: train them, certify them, attack them, export them. `--version` tells it."

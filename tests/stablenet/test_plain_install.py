@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 RUN = """
 import contextlib, io, json, sys, traceback
 EXTRAS = ("lightning_fabric", "tensorboard", "torch.utils.tensorboard", "foolbox", "pyautoattack", "onnx", "onnxruntime",
-          "onnxscript", "cvxpy")
+          "onnxscript", "cvxpy", "sklearn")
 sys.modules |= dict.fromkeys(EXTRAS)  # as if not installed: import raises, find_spec finds nothing
 from stablenet.cli import main
 found = {}
@@ -36,6 +36,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
     found[name] = (code, out.getvalue())
 print(json.dumps(found))
 """
+QUICK = ["--dimensions", "4", "--ratios", "3", "--seeds", "1", "--width", "8", "--steps", "5"]
 SMALL = ["--data", "MNIST", "--count", "2", "--output", "OUT"]
 COMMANDS = {
     "version": ["--version"],
@@ -48,6 +49,7 @@ COMMANDS = {
     "attack": ["attack", "CLASSIFIER", *SMALL],
     "export pt2": ["export", "CLASSIFIER", "OUT/c.pt2"],
     "export onnx": ["export", "CLASSIFIER", "OUT/c.onnx"],
+    "margins": ["margins", *QUICK, "--output", "OUT/margins"],
     "train help": ["train", "--help"],
     "train denoiser help": ["train", "denoiser", "--help"],
     "train denoiser": ["train", "denoiser", "--data", "IMAGES", "--output", "OUT/train"],
@@ -103,6 +105,7 @@ def found(tmp_path_factory) -> dict[str, tuple[int, str]]:
         ("evaluate", "noise 0.1569 (40/255): PSNR"),
         ("evaluate device", "noise 0.1000 (26/255): PSNR"),
         ("export pt2", "wrote"),
+        ("margins", "wrote margins.json and margins.png"),
         ("train help", "usage: stablenet train {denoiser,ridge,guided,classifier}"),
         ("train denoiser help", "--schedule.learning-rate"),
     ],
