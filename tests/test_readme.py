@@ -13,6 +13,7 @@ import pnp.cli
 import stablenet.cli
 from pnp.cli import commandline as pnp_commands
 from stablenet.cli import commandline as stablenet_commands
+from stablenet.cli.convex import ACTIONS
 from stablenet.cli.train import TRAININGS
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def stop(*_: object, **__: object) -> None:
 @pytest.fixture
 def parsing(monkeypatch):
     """Command lines that parse and run nothing."""
-    ours = (*stablenet_commands.COMMANDS.values(), *TRAININGS.values())
+    ours = (*stablenet_commands.COMMANDS.values(), *TRAININGS.values(), *ACTIONS.values())
     for command in (*ours, pnp_commands.Deblur, pnp_commands.Denoise):
         monkeypatch.setattr(command, "run", stop)
 
@@ -70,7 +71,7 @@ def test_each_command_is_one_that_parses(command, parsing, capsys):
         assert set(re.findall(r"\w+", (re.search(r"\[(.*)\]", command) or [""])[0])) <= set(extras)
     elif words[0] in ("stablenet", "pnp"):
         main = {"stablenet": stablenet.cli.main, "pnp": pnp.cli.main}[words[0]]
-        if words[1:] in (["--version"], ["train"]):
+        if words[1:] in (["--version"], ["train"], ["convex"]):
             pytest.skip("the command line's own")
         try:
             main(words[1:])

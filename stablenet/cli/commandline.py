@@ -13,6 +13,7 @@ from stablenet import __version__
 from stablenet.certificate import NotCertified
 from stablenet.cli.attack import AttackCommand
 from stablenet.cli.certify import Certify
+from stablenet.cli.convex import run_convex
 from stablenet.cli.evaluate import Evaluate
 from stablenet.cli.export import Export
 from stablenet.cli.margins import Margins
@@ -27,6 +28,14 @@ class Train:
         """Never reached: `main` hands all that follows `train` on."""
 
 
+@dataclass(frozen=True)
+class Convex:
+    """Train a ReLU network to its global optimum on a table: `stablenet convex fit --help` lists what can be set."""
+
+    def run(self) -> None:
+        """Never reached: `main` hands all that follows `convex` on."""
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "certify": Certify,
     "evaluate": Evaluate,
@@ -34,6 +43,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": Export,
     "noise-robustness": NoiseRobustness,
     "margins": Margins,
+    "convex": Convex,
     "train": Train,
 }
 DESCRIPTION = "Networks whose stability is proved: train them, certify them, attack them, export them. `--version` tells it."
@@ -57,9 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from stablenet.cli.train import run_training
 
             return run_training(arguments[1:])
+        if arguments[:1] == ["convex"]:
+            return run_convex(arguments[1:])
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="stablenet", description=DESCRIPTION, args=arguments).run()
     except ImportError as error:
-        print(f"error: a package is missing ({error}): pip install 'stablenet[attack,export,train]'", file=sys.stderr)
+        print(f"error: a package is missing ({error}): pip install 'stablenet[attack,convex,export,train]'", file=sys.stderr)
         raise SystemExit(2) from None
     except (ValueError, NotCertified, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

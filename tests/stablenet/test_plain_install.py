@@ -50,6 +50,7 @@ COMMANDS = {
     "export pt2": ["export", "CLASSIFIER", "OUT/c.pt2"],
     "export onnx": ["export", "CLASSIFIER", "OUT/c.onnx"],
     "margins": ["margins", *QUICK, "--output", "OUT/margins"],
+    "convex": ["convex", "fit", "OUT/absent.csv", "--target", "y"],
     "train help": ["train", "--help"],
     "train denoiser help": ["train", "denoiser", "--help"],
     "train denoiser": ["train", "denoiser", "--data", "IMAGES", "--output", "OUT/train"],
@@ -118,7 +119,13 @@ def test_commands_that_need_no_extra_work(found, command, text):
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("attack", "attack"), ("export onnx", "export"), ("train denoiser", "train"), ("train classifier", "train")],
+    [
+        ("attack", "attack"),
+        ("convex", "convex"),
+        ("export onnx", "export"),
+        ("train denoiser", "train"),
+        ("train classifier", "train"),
+    ],
 )
 def test_the_others_name_the_extra_in_one_line(found, command, extra):
     code, output = found[command]
