@@ -41,17 +41,22 @@ def data(n: int = 8, d: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return X, X[:, 0] * np.abs(X[:, 1])
 
 
-@parametrize_with_checks(
-    [
-        GatedReLURegressor(**SMALL),
-        GatedReLUClassifier(loss="squared_hinge", **SMALL),
-        ConvexReLURegressor(**SMALL),
-        ConvexReLUClassifier(loss="squared_hinge", **SMALL),
-        BetaSearchCV(GatedReLURegressor(**SMALL), betas=2, cv=2),
-        BetaSearchCV(GatedReLUClassifier(loss="squared", **SMALL), betas=2, cv=2),
-    ]
-)
+SEARCHES = [
+    BetaSearchCV(GatedReLURegressor(**SMALL), betas=2, cv=2),
+    BetaSearchCV(GatedReLUClassifier(loss="squared", **SMALL), betas=2, cv=2),
+]
+
+
+@parametrize_with_checks([GatedReLURegressor(**SMALL), GatedReLUClassifier(loss="squared_hinge", **SMALL), *SEARCHES])
 def test_scikit_learn_s_own_checks(estimator: Any, check: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
+
+
+@pytest.mark.slow  # 200 and 300 rows, a minute: the cones are projected onto one by one
+@parametrize_with_checks([ConvexReLURegressor(**SMALL), ConvexReLUClassifier(loss="squared_hinge", **SMALL)])
+def test_scikit_learn_s_own_checks_with_cones(estimator: Any, check: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check(estimator)
