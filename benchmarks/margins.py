@@ -116,7 +116,7 @@ def curve(n: int = 10, d: int = 3) -> Rows:
             "lambda": point.weight,
             "margin / largest": point.margin / largest.margin,
             "at least": 1 - math.log(2 * n) / point.size / largest.margin,
-            "|theta|^2": point.size,
+            "squared norm": point.size,
             "gap": point.gap,
             "largest margin": largest.margin,
         }
