@@ -283,6 +283,17 @@ def test_the_readme_shows_the_potentials_on_bsd68_as_measured():
             assert shows(cell.strip(), measured[noise]), (name, noise)
 
 
+def test_the_readme_shows_color_on_cbsd68_as_measured():
+    text = " ".join(README.split())
+    guided, averaged = re.search(
+        r"On CBSD68 `denoiser-color-guided` has ([\d. /]+) at 15 / 25(?: / 40)?, for ([\d. /]+) of `denoiser-color`", text
+    ).groups()
+    for name, cells in (("denoiser-color-guided", guided), ("denoiser-color", averaged)):
+        measured = {r["noise"]: r["PSNR"] for r in rows("denoising") if (r["images"], r["method"]) == ("cbsd68 (68)", name)}
+        for noise, cell in zip((15, 25, 40), cells.split(" / "), strict=False):
+            assert shows(cell, measured[noise]), (name, noise)
+
+
 def test_strengths():
     """A quarter of a decibel at noise 0.05 and more below, in the table that the package reads too."""
     measured = {(row["rung"], row["noise_level"]): row["psnr"] for row in rows("strengths")}
