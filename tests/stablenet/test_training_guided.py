@@ -49,7 +49,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, potential):
 
 
 def test_the_pictures_get_better_and_the_potential_stays(tmp_path, potential):
-    recipe = guided_recipe(start=potential, noise_level=0.15, schedule_steps=60)
+    recipe = guided_recipe(start=potential, noise_level=0.15, schedule_steps=90)
     begun = initial(recipe)
     before = evaluate(OwnGuide(begun), Waves(1), [0.15])[0.15]
     for report, average in train(recipe, Waves(), Waves(1), tmp_path / "run"):
@@ -57,7 +57,7 @@ def test_the_pictures_get_better_and_the_potential_stays(tmp_path, potential):
             after = report.validation["psnr_38"]
             assert stablenet.certify(average).averagedness == 0.5
     assert isinstance(average, Guided)
-    assert after > before + 0.05
+    assert after > before + 0.1
     x = torch.rand(1, 1, 9, 8)
     for one, other in zip(begun.ridge.energy_and_gradient(x, 0.1), average.ridge.energy_and_gradient(x, 0.1), strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)  # kernels are brought to their sphere: the same function
