@@ -49,12 +49,17 @@ def weights(guided: Guided, fused: Fused, guide: Tensor, batch: Batch) -> Tensor
     return found.permute(0, 2, 3, 1).reshape(len(u) * fused.rows * fused.columns, -1)
 
 
+def fused_at(ridge: Ridge, levels: Tensor, size: tuple[int, int]) -> Fused:
+    """The potential at noise levels (batch,), for images of a size."""
+    return Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(levels), size)
+
+
 def first_guide(fused: Fused, ridge: Ridge, batch: Batch) -> Tensor:
     """The potential's own estimate: its proximal map or, behind a blur, a minimiser by reweighting at its own level."""
     if not isinstance(batch, Blurred):
         return proximal_map(fused.gradient, batch.noisy, certify(ridge), accuracy=ACCURACY, max_iterations=50).image
     levels, shares = beginnings(batch.blur)
-    begun = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(levels), fused.size)
+    begun = fused_at(ridge, levels, fused.size)
     x, right = batch.noisy, batch.blur.adjoint(batch.noisy)
     for _ in range(REWEIGHTINGS):
         x = conjugate_gradients(system(batch, begun.reweighted(x), shares), right, ACCURACY, 12, x)
@@ -72,7 +77,7 @@ def system(batch: Batch, quadratic: Operator, shares: Tensor | None = None) -> O
 def differentiate(guided: Guided, batch: Batch, recipe: GuidedRecipe) -> list[float]:
     """Gradients of the loss on a batch, every refresh of the guide in it, into the network; the losses."""
     ridge, size = guided.ridge, (batch.clean.shape[-2], batch.clean.shape[-1])
-    fused = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(batch.levels), size)
+    fused = fused_at(ridge, batch.levels, size)
     if "guide" not in batch.found:
         with torch.no_grad():
             batch.found["guide"] = first_guide(fused, ridge, batch)
@@ -107,7 +112,7 @@ def deblurred(guided: Guided, photographs: Photographs, noise: float, refreshes:
     batch = behind(photographs.crops, torch.Generator().manual_seed(int(1000 * noise)), guided.max_noise_level, noise)
     ridge, inner = guided.ridge, slice(MARGIN, -MARGIN)
     size = (batch.clean.shape[-2], batch.clean.shape[-1])
-    fused = Fused(ridge.bank(), profiles.bends(ridge.profile_slopes()), ridge.scales(batch.levels), size)
+    fused = fused_at(ridge, batch.levels, size)
     x, right = first_guide(fused, ridge, batch), batch.blur.adjoint(batch.noisy)
     found = [x]
     for _ in range(refreshes):
